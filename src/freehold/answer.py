@@ -1,0 +1,117 @@
+"""The online sentence: a request is tied to a caller, gets a decision from policy, is given a route, is
+answered by an engine inside the seal, and leaves one ledger entry, whatever happens on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+
+from msgspec import Struct
+
+from freehold import policy, route
+from freehold.engine.base import Engine, Reply
+from freehold.errors import Forbidden, FreeholdError, Refused
+from freehold.ledger import Ledger
+from freehold.types import Caller, Kind, Manifest, Outcome, Request, Settlement, Usage
+
+
+class House(Struct, frozen=True):
+    """What a call needs of the house: the ledger and the engines, by the name of their model."""
+
+    ledger: Ledger
+    engines: Mapping[str, Engine]
+
+    @property
+    def models(self) -> dict[str, Manifest]:
+        """The models that can be called, by name."""
+        return {name: engine.model for name, engine in self.engines.items()}
+
+
+async def answer(
+    house: House, call_id: str, caller: Caller, kind: Kind, read: Callable[[], Request]
+) -> AsyncIterator[str | bytes]:
+    """Answer one call: first the media type, then the bytes.
+
+    ``read`` makes the checked request out of what the client sent; it is called after the entry is open, so
+    that a request which cannot be read is accounted for too. Nothing is yielded before the entry is on the
+    disk, and the end is reached only when its settlement is.
+
+    Raises:
+        Refused, Failed: as `auth`, `policy`, `route`, the ledger and the engine do.
+    """
+    tally = _Tally()
+    entry = house.ledger.open(call_id, caller, kind)
+    try:
+        request = read()
+        tally.model, tally.stream = request.model, request.stream
+        decision = policy.decide(caller, request)
+        if not decision.allowed:
+            raise Forbidden(decision.reason)
+        tally.manifest = route.find(request, house.models).model
+        async with house.engines[tally.manifest.name].ask(request) as reply:
+            tally.reply = reply
+            async for piece in _relay(reply, entry.opened, tally):
+                yield piece
+        tally.outcome = Outcome.FAILED if reply.failure else Outcome.ANSWERED
+    except Refused as error:
+        tally.fault(Outcome.REFUSED, error)
+        raise
+    except FreeholdError as error:
+        tally.fault(Outcome.FAILED, error)
+        raise
+    except Exception:  # a fault of ours, and not the client's going
+        tally.fault(Outcome.FAILED, FreeholdError("An unexpected fault."))
+        raise
+    finally:
+        settled = entry.settle(tally.settlement())
+    await settled
+
+
+async def _relay(reply: Reply, opened: asyncio.Future, tally: _Tally) -> AsyncIterator[str | bytes]:
+    """The reply's media type and bytes; a whole answer is held until it is complete, a stream is not."""
+    head_sent = False
+    async for piece in reply:
+        if not head_sent:
+            await opened
+            tally.first_byte()
+            yield reply.media_type
+            head_sent = True
+        yield piece
+
+
+class _Tally:
+    """What is known of a call so far. Until something else is known, the client has left."""
+
+    def __init__(self) -> None:
+        self.outcome = Outcome.ABANDONED
+        self.status = 200
+        self.error = ""
+        self.model = ""
+        self.stream = False
+        self.manifest: Manifest | None = None
+        self.reply: Reply | None = None
+        self.started = time.perf_counter()
+        self.first: float | None = None
+
+    def first_byte(self) -> None:
+        self.first = time.perf_counter()
+
+    def fault(self, outcome: Outcome, error: FreeholdError) -> None:
+        self.outcome, self.error = outcome, error.code
+        self.status = error.status if self.first is None else 200
+
+    def settlement(self) -> Settlement:
+        """The second half of the entry."""
+        now = time.perf_counter()
+        return Settlement(
+            outcome=self.outcome,
+            status=499 if self.outcome is Outcome.ABANDONED else self.status,
+            error=self.error or ("engine_failed" if self.outcome is Outcome.FAILED else ""),
+            model=self.model[:200],
+            digest=self.manifest.digest if self.manifest else "",
+            usage=self.reply.usage if self.reply else Usage(),
+            first_token_ms=(self.first - self.started) * 1000 if self.first and self.stream else None,
+            total_ms=(now - self.started) * 1000,
+        )

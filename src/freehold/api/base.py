@@ -1,0 +1,135 @@
+"""What a surface is: one vendor's wire format, read strictly and written exactly.
+
+A surface turns a body into a checked `Request`, and an error into the vendor's own error. Every field that
+a vendor documents is either sent on, known to change nothing (``HARMLESS``), accepted only in the value
+that means nothing (``NEUTRAL``), or refused with the reason (``REFUSED``); any other is an unknown field.
+Nothing is dropped in silence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from freehold.errors import BadRequest, FreeholdError, Unsupported, WrongMediaType
+from freehold.types import Kind, Request
+
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
+_MAX_DEPTH_HINT = "Flatten it."
+
+
+class Form(Struct, frozen=True):
+    """How the body of one kind of call is read."""
+
+    kind: Kind
+    path: str
+    schema: type
+    summary: str
+    streams: bool = False
+    harmless: frozenset[str] = frozenset()
+    neutral: Mapping[str, tuple[Any, ...]] = {}
+    refused: Mapping[str, str] = {}
+
+
+class Surface(Protocol):
+    """One vendor's wire format."""
+
+    forms: tuple[Form, ...]
+
+    def read(self, form: Form, headers: Mapping[str, str], body: bytes) -> Request:
+        """The checked request. Raises BadRequest, Unsupported or WrongMediaType."""
+
+    def error(self, error: FreeholdError, request_id: str) -> dict[str, Any]:
+        """The error document of this vendor."""
+
+    def stream_error(self, form: Form, error: FreeholdError, request_id: str) -> bytes:
+        """The event that ends a stream which went wrong."""
+
+
+def read_json(headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    """The JSON object in a body, without the fields that are null: leaving out and null mean the same."""
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise WrongMediaType(
+            f"The body is {media_type or 'of no stated type'}.", hint="Send JSON with 'Content-Type: application/json'."
+        )
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise WrongMediaType("The body is compressed.", hint="Send it as it is.")
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadRequest(f"The body is not JSON: {error}.", hint="") from None
+    except RecursionError:
+        raise BadRequest("The body is nested too deeply.", hint=_MAX_DEPTH_HINT) from None
+    if not isinstance(document, dict):
+        raise BadRequest("The body is not a JSON object.", hint="Send {...}.")
+    return {key: value for key, value in document.items() if value is not None}
+
+
+def check(form: Form, document: dict[str, Any]) -> dict[str, Any]:
+    """Hold a document against a form. Returns what is to be sent on.
+
+    Raises:
+        Unsupported: it asks for something that is not done here.
+        BadRequest: a field is unknown, missing or has a wrong value.
+    """
+    for field, values in form.neutral.items():
+        if field in document and document[field] not in values:
+            raise Unsupported(f"{field} = {_short(document[field])} is not done here.", hint=_only(values), param=field)
+    for field, reason in form.refused.items():
+        if field in document:
+            raise Unsupported(f"{field} is not done here: {reason}", hint="Leave it out.", param=field)
+    silent = form.harmless | form.neutral.keys()
+    kept = {key: value for key, value in document.items() if key not in silent}
+    try:
+        msgspec.convert(kept, form.schema)
+    except msgspec.ValidationError as error:
+        raise _wrong(str(error)) from None
+    except RecursionError:
+        raise BadRequest("The body is nested too deeply.", hint=_MAX_DEPTH_HINT) from None
+    return kept
+
+
+def text_only(parts: Any, allowed: frozenset[str], param: str) -> None:
+    """Refuse content parts of any type but those allowed, by name, before the schema gives a vaguer answer."""
+    if not isinstance(parts, list):
+        return
+    for part in parts:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(kind, str) and kind not in allowed:
+            raise Unsupported(f"A content part of type {kind!r} is not read here: this model reads text.", param=param)
+
+
+def document_bytes(document: Any) -> bytes:
+    """A document as it goes over the wire."""
+    return msgspec.json.encode(document)
+
+
+def event(document: dict[str, Any], name: str | None = None) -> bytes:
+    """One server-sent event."""
+    head = b"event: " + name.encode() + b"\n" if name else b""
+    return head + b"data: " + msgspec.json.encode(document) + b"\n\n"
+
+
+def _wrong(said: str) -> BadRequest:
+    """msgspec's words as a sentence that begins with the field."""
+    found = _AT.match(said)
+    what, path = (found["what"], found["path"]) if found else (said, None)
+    field = (path or "$").removeprefix("$").lstrip(".")
+    if field.startswith("["):
+        field = ""
+    hint = "See /openapi.json for the fields."
+    return BadRequest(f"{field}: {what}." if field else f"{what}.", hint=hint, param=field or None)
+
+
+def _short(value: Any) -> str:
+    text = msgspec.json.encode(value).decode(errors="replace")
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _only(values: tuple[Any, ...]) -> str:
+    return "Leave it out" + (f", or send {' or '.join(_short(value) for value in values)}." if values else ".")

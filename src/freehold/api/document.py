@@ -1,0 +1,87 @@
+"""The OpenAPI document, made from the same types that check the requests."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import msgspec
+
+import freehold
+from freehold.api import anthropic, base, openai
+
+_REF = "#/components/schemas/{name}"
+_ANY_JSON = {"application/json": {"schema": {"type": "object"}}}
+_ERRORS = {
+    "400": "the request is at fault, and the message says how",
+    "401": "no key, or one that is unknown or revoked",
+    "403": "the caller may not do this",
+    "404": "no such model or path",
+    "405": "another method is wanted",
+    "408": "the request did not arrive in time",
+    "413": "the body is too large",
+    "415": "the body is not JSON",
+    "431": "the headers are too large",
+    "502": "the engine died; it is being restarted",
+    "503": "the engine is starting, the server is stopping, or the ledger cannot be written",
+}
+
+
+@cache
+def openapi() -> dict[str, Any]:
+    """The document. Version 3.1, whose schemas are JSON Schema 2020-12, which is what msgspec writes."""
+    forms = (*openai.OpenAI.forms, *anthropic.Anthropic.forms)
+    references, components = msgspec.json.schema_components([form.schema for form in forms], ref_template=_REF)
+    paths = {form.path: {"post": _call(form, schema)} for form, schema in zip(forms, references, strict=True)}
+    for path, (summary, keyed) in _LOOKS.items():
+        paths[path] = {"get": _look(summary, keyed=keyed)}
+    paths["/v1/models/{model}"]["get"]["parameters"] = [
+        {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+    ]
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Freehold", "version": freehold.__version__},
+        "security": [{"bearer": []}, {"header": []}],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
+        },
+    }
+
+
+_LOOKS = {
+    "/healthz": ("The process is alive", False),
+    "/readyz": ("Every engine answers", False),
+    "/v1/models": ("The models that can be called", True),
+    "/v1/models/{model}": ("One model", True),
+    "/admin/status": ("What is true now", True),
+    "/openapi.json": ("This document", True),
+}
+
+
+def _call(form: base.Form, schema: dict[str, Any]) -> dict[str, Any]:
+    content = dict(_ANY_JSON)
+    if form.streams:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    return {
+        "summary": form.summary,
+        "operationId": form.kind.value,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "responses": {"200": {"description": "the answer", "content": content}} | _errors(),
+    }
+
+
+def _look(summary: str, *, keyed: bool) -> dict[str, Any]:
+    look: dict[str, Any] = {
+        "summary": summary,
+        "responses": {"200": {"description": "as asked", "content": _ANY_JSON}} | _errors(),
+    }
+    return look if keyed else look | {"security": []}
+
+
+def _errors() -> dict[str, Any]:
+    return {status: {"description": said, "content": _ANY_JSON} for status, said in _ERRORS.items()}

@@ -1,0 +1,386 @@
+"""An HTTP/1.1 server for one handler, on asyncio and llhttp.
+
+It exists because what a gateway in front of scarce engines needs is control of the connection: limits on
+how slowly a client may send or read, errors in the client's own format even for a request that never
+became one, and a handler that is cancelled the moment its client is gone.
+
+One connection answers its requests one after the other. While it answers, it goes on reading a little
+(`_AHEAD` bytes), because that is how a client's leaving is noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import sys
+import traceback
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
+from socket import socket as Socket
+
+import httptools
+from msgspec import Struct
+
+from freehold.config import Limits
+from freehold.errors import BadRequest, BodyTooLarge, FreeholdError, HeadersTooLarge, TooSlow
+from freehold.ledger import new_id
+
+_AHEAD = 64 * 1024
+_SWEEP = 0.5  # seconds between looks at the connections that have a deadline
+_LINGER = 1.0  # seconds that a refused client gets to read its answer
+_BODY_TOTAL = 20  # a body may take this many times `body_seconds` in all
+
+REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+class HttpRequest(Struct):
+    """One request as it came. Header names are in lower case; ``path`` has no query."""
+
+    id: str
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    version: str = "1.1"
+
+
+class HttpResponse(Struct):
+    """What to send. A ``body`` of bytes goes out in one write; a stream as its pieces come."""
+
+    status: int
+    body: bytes | AsyncIterator[bytes]
+    media_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
+OnError = Callable[[str, str, FreeholdError], HttpResponse]  # path, request id, error
+
+
+class Server:
+    """Serves ``handler`` on sockets that are already bound. ``on_error`` puts an error into a path's format."""
+
+    def __init__(self, handler: Handler, on_error: OnError, limits: Limits):
+        self.handler = handler
+        self.on_error = on_error
+        self.limits = limits
+        self.connections: set[Connection] = set()
+        self.waiting: dict[Connection, None] = {}  # those with no request in hand, longest-waiting first
+        self.stopping = False
+        self._servers: list[asyncio.Server] = []
+        self._sweeper: asyncio.Task | None = None
+
+    async def start(self, sockets: list[tuple[Socket, ssl.SSLContext | None]]) -> None:
+        """Begin to accept."""
+        loop = asyncio.get_running_loop()
+        for listener, tls in sockets:
+            extra = {"ssl_handshake_timeout": self.limits.header_seconds} if tls else {}
+            server = await loop.create_server(lambda: Connection(self), sock=listener, ssl=tls, backlog=4096, **extra)
+            self._servers.append(server)
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def stop(self, grace: float) -> None:
+        """Accept no more, let running calls finish for ``grace`` seconds, then end them."""
+        self.stopping = True
+        for server in self._servers:
+            server.close()
+        for connection in list(self.waiting):
+            connection.end()
+        deadline = asyncio.get_running_loop().time() + grace
+        while self.connections and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.02)
+        tasks = [connection.task for connection in self.connections if connection.task]
+        for connection in list(self.connections):
+            connection.abort()
+        if tasks:
+            await asyncio.wait(tasks, timeout=5)
+        if self._sweeper:
+            self._sweeper.cancel()
+
+    def admit(self, connection: Connection) -> None:
+        """Take in a connection; where there are too many, the longest-waiting silent one makes room."""
+        self.connections.add(connection)
+        if len(self.connections) > self.limits.connections:
+            next(iter(self.waiting), connection).abort()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP)
+            now = asyncio.get_running_loop().time()
+            for connection in [known for known in self.waiting if known.deadline < now]:
+                connection.too_late()
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection."""
+
+    def __init__(self, server: Server):
+        self.server = server
+        self.limits = server.limits
+        self.deadline = 0.0
+        self.task: asyncio.Task | None = None
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpRequestParser | None = None
+        self._ahead = bytearray()
+        self._ready: deque[tuple[HttpRequest, bool]] = deque()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._refused = False
+        self._unparsed = 0
+        self._begin_message()
+
+    # the transport's side
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Called by asyncio."""
+        self._transport = transport
+        self._wait(self.limits.header_seconds)
+        self.server.admit(self)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """Called by asyncio: the client is gone, and so is whatever was done for it."""
+        self.server.connections.discard(self)
+        self.server.waiting.pop(self, None)
+        self._writable.set()
+        if self.task:
+            self.task.cancel()
+
+    def eof_received(self) -> bool:
+        """Called by asyncio: a client that has stopped sending has left; closing follows."""
+        return False
+
+    def pause_writing(self) -> None:
+        """Called by asyncio: the client reads more slowly than the engine writes."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """Called by asyncio."""
+        self._writable.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by asyncio."""
+        if self._refused:
+            return
+        if self.task:
+            self._ahead += data
+            if len(self._ahead) > _AHEAD:
+                self._transport.pause_reading()
+            return
+        self._feed(data)
+
+    # the parser's side
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        self._begin_message()
+        self._wait(self.limits.header_seconds)
+
+    def on_url(self, url: bytes) -> None:
+        """Called by the parser."""
+        self._target += url
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser."""
+        self._count_head(len(name) + len(value) + 4)
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        if key in self._headers and key in ("authorization", "x-api-key", "content-type", "host", "content-length"):
+            raise _Stop(BadRequest(f"The header {key} was sent twice."))
+        self._headers[key] = text
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        self._head_done = True
+        length = self._headers.get("content-length", "0")
+        if length.isdigit() and int(length) > self.limits.body_bytes:
+            raise _Stop(self._too_large())
+        if self._headers.get("expect", "").lower() == "100-continue":
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._body_deadline = self._loop.time() + _BODY_TOTAL * self.limits.body_seconds
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser."""
+        self._body += body
+        if len(self._body) > self.limits.body_bytes:
+            raise _Stop(self._too_large())
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        path = self._target.partition(b"?")[0].decode("latin-1")
+        method = self._parser.get_method().decode("latin-1")
+        version = self._parser.get_http_version()
+        request = HttpRequest(new_id("req"), method, path, self._headers, bytes(self._body), version)
+        self._ready.append((request, self._parser.should_keep_alive()))
+        self._begin_message()
+
+    # between the two
+
+    def end(self) -> None:
+        """Close once what was written has gone out."""
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    def too_late(self) -> None:
+        """The deadline has passed. A client that had begun to send is told; a silent one is not."""
+        if self._refused or not (self._head_bytes or self._target):
+            self.abort()
+        else:
+            self._refuse(TooSlow("The request did not arrive in time.", hint="Send it in one go."))
+
+    def _begin_message(self) -> None:
+        self._target = b""
+        self._headers: dict[str, str] = {}
+        self._body = bytearray()
+        self._head_bytes = 0
+        self._head_done = False
+        self._body_deadline = float("inf")
+
+    def _wait(self, seconds: float) -> None:
+        self.deadline = min(self._loop.time() + seconds, self._body_deadline)
+        self.server.waiting.pop(self, None)  # to the end of the line
+        self.server.waiting[self] = None
+
+    def _count_head(self, length: int) -> None:
+        self._head_bytes += length
+        if self._head_bytes > self.limits.header_bytes:
+            limit = f"at most {self.limits.header_bytes} bytes"
+            raise _Stop(HeadersTooLarge(f"The request line and headers are too large: {limit}."))
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"The body is larger than {self.limits.body_bytes} bytes.", hint="Send less at once.")
+
+    def _feed(self, data: bytes) -> None:
+        if self._parser is None:
+            self._parser = httptools.HttpRequestParser(self)
+        unread = 0 if self._head_done else len(data)
+        try:
+            self._parser.feed_data(data)
+            if not self._head_done and not self._ready:  # header bytes that no callback has seen yet
+                self._unparsed += unread
+                if self._unparsed > self.limits.header_bytes:
+                    self._head_bytes = self.limits.header_bytes
+                    self._count_head(1)
+        except (_Stop, httptools.HttpParserError) as stop:
+            return self._refuse(_cause_of(stop))
+        if self._head_done:
+            self._wait(self.limits.body_seconds)
+        self._next()
+
+    def _next(self) -> None:
+        """Take the next complete request in hand."""
+        if self.task or not self._ready or self._transport.is_closing():
+            return
+        self._unparsed = 0
+        self.server.waiting.pop(self, None)
+        request, keep_alive = self._ready.popleft()
+        self.task = self._loop.create_task(self._serve(request, keep_alive))
+
+    async def _serve(self, request: HttpRequest, keep_alive: bool) -> None:
+        try:
+            try:
+                response = await self.server.handler(request)
+            except FreeholdError as error:
+                response = self.server.on_error(request.path, request.id, error)
+            except Exception as error:  # noqa: BLE001 - the last resort: no fault of ours may end the server
+                _report(error)
+                fault = FreeholdError("An unexpected fault; it was written to the server's log.")
+                response = self.server.on_error(request.path, request.id, fault)
+            keep_alive = keep_alive and not self.server.stopping
+            keep_alive = await self._send(request, response, keep_alive)
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+        finally:
+            self.task = None
+        self._go_on(keep_alive)
+
+    async def _send(self, request: HttpRequest, response: HttpResponse, keep_alive: bool) -> bool:
+        """Write the response; says whether the connection can take another request."""
+        if isinstance(response.body, bytes):
+            body = b"" if request.method == "HEAD" else response.body
+            self._transport.write(_head(request.id, response, keep_alive, len(response.body)) + body)
+            await self._drain()
+            return keep_alive
+        chunked = request.version != "1.0"
+        head = _head(request.id, response, keep_alive and chunked, None if chunked else -1)
+        async with contextlib.aclosing(response.body) as pieces:
+            async for piece in pieces:
+                self._transport.write(head + (b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece))
+                head = b""
+                if not self._writable.is_set():
+                    await self._drain()
+        self._transport.write(head + (b"0\r\n\r\n" if chunked else b""))
+        return keep_alive and chunked
+
+    async def _drain(self) -> None:
+        """Wait until the client reads on; one that does not is cut off."""
+        try:
+            await asyncio.wait_for(self._writable.wait(), self.limits.stall_seconds)
+        except TimeoutError:
+            self.abort()
+            raise asyncio.CancelledError from None
+
+    def _go_on(self, keep_alive: bool) -> None:
+        if not keep_alive:
+            return self.end()
+        self._wait(self.limits.idle_seconds)
+        if self._ready:
+            return self._next()
+        if self._ahead:
+            data, self._ahead = bytes(self._ahead), bytearray()
+            self._transport.resume_reading()
+            self._feed(data)
+
+    def _refuse(self, error: FreeholdError) -> None:
+        """Answer a request that never became one, and close."""
+        self._refused = True
+        request_id = new_id("req")
+        response = self.server.on_error(self._target.partition(b"?")[0].decode("latin-1"), request_id, error)
+        self._transport.write(_head(request_id, response, False, len(response.body)) + response.body)
+        self._loop.call_later(_LINGER, self._transport.close)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+
+class _Stop(Exception):
+    """Raised in a parser's callback to refuse the request there and then."""
+
+    def __init__(self, error: FreeholdError):
+        super().__init__(error.message)
+        self.error = error
+
+
+def _cause_of(stop: Exception) -> FreeholdError:
+    """The error behind what the parser raised: it wraps what its callbacks raise."""
+    cause = stop if isinstance(stop, _Stop) else stop.__context__
+    if isinstance(cause, _Stop):
+        return cause.error
+    return BadRequest(f"This is not HTTP/1.1 as it should be: {stop}.", hint="")
+
+
+def _head(request_id: str, response: HttpResponse, keep_alive: bool, length: int | None) -> bytes:
+    lines = [
+        f"HTTP/1.1 {response.status} {REASONS.get(response.status, 'Unknown')}",
+        f"content-type: {response.media_type}",
+        f"x-request-id: {request_id}",
+        "cache-control: no-store",
+        "x-content-type-options: nosniff",
+        *(f"{name}: {value}" for name, value in response.headers),
+    ]
+    if length is None:
+        lines.append("transfer-encoding: chunked")
+    elif length >= 0:  # otherwise the end of the connection is the end of the body
+        lines.append(f"content-length: {length}")
+    if not keep_alive:
+        lines.append("connection: close")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+
+
+def _report(error: Exception) -> None:
+    print("".join(traceback.format_exception(error)), file=sys.stderr, flush=True)

@@ -1,0 +1,133 @@
+"""From an HTTP request to a call and back: the path is looked up, the key is tied to a caller, the surface
+reads and writes, `answer` does the rest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from msgspec import Struct
+
+from freehold.answer import House, answer
+from freehold.api import base
+from freehold.api.admin import Admin
+from freehold.api.anthropic import Anthropic
+from freehold.api.http import HttpRequest, HttpResponse
+from freehold.api.openai import OpenAI
+from freehold.auth import KeyRing
+from freehold.errors import FreeholdError, MethodNotAllowed, ModelNotFound, NotFound, Stopping
+from freehold.types import Caller, Request
+
+EVENT_STREAM = "text/event-stream"
+MODELS = "/v1/models"
+
+
+class _Call(Struct, frozen=True):
+    """A path on which models are called."""
+
+    surface: base.Surface
+    form: base.Form
+
+
+class Router:
+    """The handler of the HTTP server."""
+
+    def __init__(self, house: House, keys: KeyRing, admin: Admin):
+        self.house, self.keys, self.admin = house, keys, admin
+        self.stopping = False
+        self._openai, self._anthropic = OpenAI(), Anthropic()
+        surfaces: tuple[base.Surface, ...] = (self._openai, self._anthropic)
+        self._calls = {form.path: _Call(surface, form) for surface in surfaces for form in surface.forms}
+
+    async def handle(self, request: HttpRequest) -> HttpResponse:
+        """Answer one HTTP request. Raises FreeholdError, which `on_error` puts into the path's format."""
+        if look := self.admin.open_to_all.get(request.path):
+            _only_get(request)
+            return look()
+        call = self._calls.get(request.path)
+        if call is None:
+            return self._look(request)
+        if request.method != "POST":
+            raise MethodNotAllowed(f"{request.path} takes POST, not {request.method}.", hint="See /openapi.json.")
+        caller = self.keys.caller(_token(request))
+        if self.stopping:
+            raise Stopping("The server is stopping.")
+        return await self._answer(request, caller, call)
+
+    def on_error(self, path: str, request_id: str, error: FreeholdError) -> HttpResponse:
+        """An error in the format of the path on which it happened."""
+        surface = self._anthropic if path.startswith("/v1/messages") else self._openai
+        headers: tuple[tuple[str, str], ...] = ()
+        if error.retry_after is not None:
+            headers = (("retry-after", str(error.retry_after)),)
+        if error.status == 401:
+            headers = (("www-authenticate", 'Bearer realm="freehold"'),)
+        body = base.document_bytes(surface.error(error, request_id))
+        return HttpResponse(error.status, body, headers=headers)
+
+    async def _answer(self, request: HttpRequest, caller: Caller, call: _Call) -> HttpResponse:
+        read: Callable[[], Request] = lambda: call.surface.read(call.form, request.headers, request.body)  # noqa: E731
+        pieces = answer(self.house, request.id, caller, call.form.kind, read)
+        media_type = str(await anext(pieces))
+        if media_type == EVENT_STREAM:
+            return HttpResponse(200, _guarded(pieces, call, request.id), EVENT_STREAM)
+        body = b"".join([piece async for piece in pieces if isinstance(piece, bytes)])
+        return HttpResponse(200, body, media_type or "application/json")
+
+    def _look(self, request: HttpRequest) -> HttpResponse:
+        """The paths that only show something, each to a caller with a key."""
+        known = request.path in self.admin.pages or request.path == MODELS or request.path.startswith(MODELS + "/")
+        caller = self.keys.caller(_token(request))  # before 404: what exists is nobody's business without a key
+        if not known:
+            raise NotFound(f"There is no {request.path} here.", hint="See /openapi.json for what there is.")
+        _only_get(request)
+        if page := self.admin.pages.get(request.path):
+            return page(caller)
+        return HttpResponse(200, base.document_bytes(self._models(request)))
+
+    def _models(self, request: HttpRequest) -> dict[str, Any]:
+        """The models, as the SDK that asks expects them."""
+        shape = _anthropic_model if "anthropic-version" in request.headers else _openai_model
+        models = [shape(name, manifest.admitted_at) for name, manifest in sorted(self.house.models.items())]
+        if request.path == MODELS:
+            ends = {"has_more": False, "first_id": models[0]["id"], "last_id": models[-1]["id"]} if models else {}
+            return {"object": "list", "data": models} | (ends if shape is _anthropic_model else {})
+        wanted = request.path.removeprefix(MODELS + "/")
+        for model in models:
+            if model["id"] == wanted:
+                return model
+        raise ModelNotFound(f"There is no model {wanted!r} here.", hint=f"GET {MODELS} lists them.", param="model")
+
+
+async def _guarded(pieces: AsyncIterator[str | bytes], call: _Call, request_id: str) -> AsyncIterator[bytes]:
+    """A stream whose failure, once it has begun, is its last event."""
+    try:
+        async for piece in pieces:
+            yield piece  # type: ignore[misc] - only the first, already taken, is not bytes
+    except FreeholdError as error:
+        yield call.surface.stream_error(call.form, error, request_id)
+    finally:
+        await pieces.aclose()  # type: ignore[attr-defined] - now, not when it is collected
+
+
+def _token(request: HttpRequest) -> str | None:
+    """The key that came with a request, in OpenAI's header or in Anthropic's."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    return request.headers.get("x-api-key") or None
+
+
+def _only_get(request: HttpRequest) -> None:
+    if request.method not in ("GET", "HEAD"):
+        raise MethodNotAllowed(f"{request.path} takes GET, not {request.method}.", hint="See /openapi.json.")
+
+
+def _openai_model(name: str, admitted_at: float) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": int(admitted_at), "owned_by": "you"}
+
+
+def _anthropic_model(name: str, admitted_at: float) -> dict[str, Any]:
+    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(admitted_at))
+    return {"id": name, "type": "model", "display_name": name, "created_at": created}

@@ -1,0 +1,133 @@
+"""A key is tied to a caller. Keys are made here, and only their hashes are kept.
+
+A key is ``fh_`` and 43 URL-safe characters, 256 random bits; with that much to guess, a plain SHA-256 is
+enough and a slow password hash would only slow the request path down.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+
+from msgspec import Struct
+from sqlalchemy import insert, select, update
+
+from freehold.errors import CannotDo, Unauthenticated
+from freehold.ledger import Ledger, new_id
+from freehold.store import Store, keys
+from freehold.types import Caller, Role
+
+PREFIX = "fh_"
+_BY_HASH = select(keys.c.id, keys.c.name, keys.c.role, keys.c.revoked_at)
+
+
+class Key(Struct, frozen=True):
+    """What is known of a key; the key itself is shown once, when it is made."""
+
+    id: str
+    name: str
+    role: Role
+    created_at: float
+    revoked_at: float | None
+
+
+class KeyRing:
+    """The keys of one store. Every look-up asks the database, so a revoked key stops at the next request."""
+
+    def __init__(self, store: Store, ledger: Ledger):
+        self._store = store
+        self._ledger = ledger
+        self._reader = None
+        self._session: dict[str, Caller] = {}
+
+    def caller(self, token: str | None) -> Caller:
+        """Whoever the key belongs to. Raises Unauthenticated for none, an unknown or a revoked one."""
+        if not token:
+            raise Unauthenticated("No key was sent.")
+        wanted = hash_of(token)
+        if known := self._session.get(wanted):
+            return known
+        if self._reader is None:
+            self._reader = self._store.reader()
+        row = self._reader.execute(_BY_HASH.where(keys.c.hash == wanted)).first()
+        if row is None:
+            raise Unauthenticated("This key is not known here.")
+        if row.revoked_at is not None:
+            raise Unauthenticated(f"The key {row.name!r} was revoked.")
+        return Caller(row.id, row.name, Role(row.role))
+
+    def session_key(self, name: str) -> str:
+        """A key for the machine's owner that lives in this process only and ends with it."""
+        token = _new_token()
+        self._session[hash_of(token)] = Caller("local", name, Role.ADMIN)
+        return token
+
+    def create(self, name: str, role: Role, *, actor: str) -> tuple[Key, str]:
+        """Make a key. Returns its record and the key itself, which is not kept.
+
+        Raises:
+            CannotDo: the name is empty, too long, or in use by a live key.
+        """
+        name = _checked_name(name)
+        if any(key.name == name and key.revoked_at is None for key in self.list()):
+            raise CannotDo(
+                f"There is already a live key named {name!r}.", hint="Revoke it first, or take another name."
+            )
+        token = _new_token()
+        key = Key(new_id("key"), name, role, time.time(), None)
+        row = {"id": key.id, "name": name, "role": role.value, "hash": hash_of(token), "created_at": key.created_at}
+        self._ledger.record(
+            "key.created",
+            key.id,
+            actor=actor,
+            detail={"name": name, "role": role.value},
+            with_it=lambda connection: connection.execute(insert(keys).values(row)),
+        )
+        return key, token
+
+    def list(self) -> list[Key]:
+        """Every key, live and revoked, oldest first."""
+        columns = (keys.c.id, keys.c.name, keys.c.role, keys.c.created_at, keys.c.revoked_at)
+        with self._store.reader() as connection:
+            rows = connection.execute(select(*columns).order_by(keys.c.created_at))
+            return [Key(row.id, row.name, Role(row.role), row.created_at, row.revoked_at) for row in rows]
+
+    def revoke(self, wanted: str, *, actor: str) -> Key:
+        """Revoke the live key of that name or id. Raises CannotDo where there is none."""
+        found = [key for key in self.list() if wanted in (key.name, key.id) and key.revoked_at is None]
+        if not found:
+            raise CannotDo(f"There is no live key {wanted!r}.", hint="'freehold keys list' shows the keys.")
+        key, at = found[0], time.time()
+        self._ledger.record(
+            "key.revoked",
+            key.id,
+            actor=actor,
+            detail={"name": key.name},
+            with_it=lambda connection: connection.execute(
+                update(keys).where(keys.c.id == key.id).values(revoked_at=at)
+            ),
+        )
+        return Key(key.id, key.name, key.role, key.created_at, at)
+
+    def close(self) -> None:
+        """Let go of the reading connection."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+def hash_of(token: str) -> str:
+    """The hash by which a key is found, with its algorithm."""
+    return "sha256:" + hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _new_token() -> str:
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def _checked_name(name: str) -> str:
+    name = name.strip()
+    if not name or len(name) > 100 or not name.isprintable():
+        raise CannotDo("A key's name has 1 to 100 printable characters.", hint="Name it after who will use it.")
+    return name

@@ -1,0 +1,40 @@
+"""What was called, newest first: who, which model, how many tokens, how long, and how it ended. No text is kept."""
+
+from __future__ import annotations
+
+import argparse
+
+import msgspec
+
+from freehold.cli import local
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``freehold ledger``."""
+    parser.add_argument("--limit", type=int, default=50, help="how many calls (default 50)")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the calls."""
+    with local.opened(arguments) as parts:
+        calls = parts.ledger.calls(arguments.limit)
+    if arguments.json:
+        local.print_json([msgspec.to_builtins(call) for call in calls])
+        return 0
+    head = ("TIME", "CALLER", "KIND", "MODEL", "PROMPT", "CACHED", "ANSWER", "FIRST MS", "TOTAL MS", "OUTCOME")
+    local.table([_row(call) for call in calls], head)
+    return 0
+
+
+def _row(call) -> tuple[str, ...]:
+    outcome = call.outcome or "open"
+    if call.error:
+        outcome += f" ({call.error})"
+    tokens = (str(call.prompt_tokens), str(call.cached_tokens), str(call.completion_tokens))
+    return (local.when(call.opened_at), call.caller, call.kind, call.model or "", *tokens, _ms(call.first_token_ms),
+            _ms(call.total_ms), outcome)  # fmt: skip
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}"

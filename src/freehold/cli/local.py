@@ -1,0 +1,121 @@
+"""What the verbs share: the home, the running server, and ways to print."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from freehold import app, config
+from freehold.errors import CannotDo, NotRunning
+from freehold.home import Home, Running
+
+_BAR = 28
+
+
+@contextmanager
+def opened(arguments: argparse.Namespace) -> Iterator[app.Parts]:
+    """The home that the command is about, with its database open."""
+    home = Home(config.home_folder(arguments.home))
+    with app.parts(home, config.load(home.folder)) as parts:
+        yield parts
+
+
+def home_of(arguments: argparse.Namespace) -> Home:
+    """The home that the command is about."""
+    return Home(config.home_folder(arguments.home))
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """http.client over a Unix socket."""
+
+    def __init__(self, path: str, timeout: float):
+        super().__init__("freehold", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket instead of a host."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def call(running: Running, method: str, path: str, body: Any = None, timeout: float = 600) -> http.client.HTTPResponse:
+    """One call to the running server as its owner. Raises NotRunning, or CannotDo with the server's own words."""
+    connection = _UnixConnection(running.socket, timeout)
+    headers = {"Authorization": f"Bearer {running.key}", "Content-Type": "application/json"}
+    try:
+        connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+        response = connection.getresponse()
+    except OSError as error:
+        raise NotRunning(f"The server (process {running.pid}) does not answer: {error.strerror or error}.") from None
+    if response.status >= 400:
+        raise CannotDo(message_of(response.read()))
+    return response
+
+
+def message_of(body: bytes) -> str:
+    """The sentence in an error answer."""
+    try:
+        return json.loads(body)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        return "The server gave no reason."
+
+
+def print_json(document: Any) -> None:
+    """A document for programs."""
+    print(json.dumps(document, indent=2))
+
+
+def table(rows: list[tuple[str, ...]], head: tuple[str, ...]) -> None:
+    """Columns as wide as they need to be."""
+    widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def when(at: float | None) -> str:
+    """A time for people, in this machine's zone."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at else ""
+
+
+class Bar:
+    """A progress bar on standard error; a line for each tenth where that is no terminal."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._tenth = -1
+        self._begun = 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show how far it is."""
+        if what != self._what:
+            self.end()
+            self._what, self._tenth, self._begun = what, -1, time.monotonic()
+        share = done / total if total else 1.0
+        if sys.stderr.isatty():
+            self._draw(share, done, total)
+        elif int(share * 10) > self._tenth and (time.monotonic() - self._begun > 1 or share in (0, 1)):
+            self._tenth = int(share * 10)
+            print(f"  {self._what} {share:.0%} of {_size(total)}", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """The bar's last line is complete."""
+        if self._what and sys.stderr.isatty():
+            print(file=sys.stderr, flush=True)
+        self._what = ""
+
+    def _draw(self, share: float, done: int, total: int) -> None:
+        full = int(share * _BAR)
+        bar = "█" * full + "░" * (_BAR - full)
+        print(f"\r  {self._what:<10} {bar} {share:4.0%} of {_size(total)} ", end="", file=sys.stderr, flush=True)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.0f} MB" if count > 1_000_000 else f"{count}"

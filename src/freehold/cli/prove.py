@@ -1,0 +1,85 @@
+"""Put a claim to the test. 'privacy' tries to get out of the seal, next to a control that must get through."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+from pathlib import Path
+
+import msgspec
+
+from freehold import prove
+from freehold.cli import local
+from freehold.errors import NotRunning
+
+_CODES = {prove.HOLDS: 0, prove.BROKEN: 1, prove.NOTHING: 2}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The sub-commands of ``freehold prove``."""
+    commands = parser.add_subparsers(dest="command", required=True, metavar="privacy|check")
+    privacy = commands.add_parser("privacy", help="try to get out of the seal; exit code 1 if anything does")
+    check = commands.add_parser("check", help="check the signature of a kept proof")
+    check.add_argument("file", type=Path, help="a file from <home>/proofs")
+    for command in (privacy, check):
+        command.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prove, or check a proof."""
+    return _check(arguments) if arguments.command == "check" else _privacy(arguments)
+
+
+def _privacy(arguments: argparse.Namespace) -> int:
+    bar = local.Bar()
+    with local.opened(arguments) as parts:
+        mode, running = _running(parts)
+        record = prove.privacy(mode, running, bar)
+        bar.end()
+        home = parts.home
+        path = prove.keep(
+            record, home.proofs, home.signing_key, parts.ledger, actor=f"command line, {getpass.getuser()}"
+        )
+    if arguments.json:
+        local.print_json(msgspec.to_builtins(record) | {"file": str(path)})
+    else:
+        _show(record, path)
+    return _CODES[record.verdict]
+
+
+def _running(parts) -> tuple[str, dict[str, int]]:
+    """The seal that is in force, and the processes of the server that runs, if one does."""
+    try:
+        live = json.loads(local.call(parts.home.running(), "GET", "/admin/status", timeout=10).read())
+    except NotRunning:
+        return parts.settings.seal, {}
+    engines = {f"engine {engine['model']}": engine["pid"] for engine in live["engines"] if engine["pid"]}
+    return live["seal"], {"gateway": live["pid"]} | engines
+
+
+def _show(record: prove.Record, path: Path) -> None:
+    rows = [(row.who, row.meaning, row.control, row.sealed, row.shows) for row in record.rows]
+    local.table(rows, ("WHO", "ATTEMPT", "OUTSIDE (CONTROL)", "INSIDE THE SEAL", "SHOWS"))
+    for process in record.processes:
+        worn = ", ".join(layer.name for layer in process.layers if layer.active)
+        print(f"running: {process.who}, process {process.pid}; the kernel says: {worn or 'no layer'}")
+    if not record.processes:
+        print("running: no server; start one with 'freehold up' to have its processes looked up too")
+    print(f"\n{record.claim} This {record.verdict.upper()}.")
+    for reason in record.reasons:
+        print(f"  because {reason}")
+    print(f"signed record: {path}")
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    good, record, public_key = prove.check(arguments.file)
+    if arguments.json:
+        local.print_json({"signature": good, "public_key": public_key, "record": msgspec.to_builtins(record)})
+    elif good:
+        print(
+            f"The signature is good (ed25519 {public_key}).\n{record.claim} At {local.when(record.at)} this {record.verdict}."
+        )
+    else:
+        print("THE SIGNATURE DOES NOT FIT: the record or its signature was changed.")
+    return 0 if good else 1

@@ -1,0 +1,116 @@
+"""What is true now. The seal is read back from the kernel by this command itself, not taken from the server's word."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import msgspec
+
+import freehold
+from freehold import config, seal
+from freehold.cli import local
+from freehold.errors import BadModel, NotRunning
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``freehold status``."""
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what is true. Exit code 1 if a model's hash does not verify or the audit chain is broken."""
+    with local.opened(arguments) as parts:
+        facts = _facts(parts)
+    if arguments.json:
+        local.print_json(facts)
+    else:
+        _show(facts)
+    sound = facts["audit"]["holds"] and all(model["verified"] for model in facts["models"])
+    return 0 if sound else 1
+
+
+def _facts(parts: Any) -> dict[str, Any]:
+    live = _live(parts)
+    chain = parts.ledger.verify()
+    keys = parts.keys.list()
+    return {
+        "version": freehold.__version__,
+        "home": str(parts.home.folder),
+        "running": live is not None,
+        "address": live["address"] if live else None,
+        "bind": _bind(live["address"]) if live else None,
+        "auth": "on",
+        "keys": {
+            "live": sum(key.revoked_at is None for key in keys),
+            "revoked": sum(bool(key.revoked_at) for key in keys),
+        },
+        "seal": _seal(live, parts.settings),
+        "models": [_model(parts, manifest) for manifest in parts.vault.list()],
+        "ledger": {"calls": parts.ledger.totals()},
+        "audit": {"holds": chain.holds, "events": chain.events, "head": chain.head, "problem": chain.problem},
+    }
+
+
+def _live(parts: Any) -> dict[str, Any] | None:
+    try:
+        return json.loads(local.call(parts.home.running(), "GET", "/admin/status", timeout=10).read())
+    except NotRunning:
+        return None
+
+
+def _bind(address: str) -> str:
+    return "loopback" if any(host in address for host in ("//127.", "//[::1]")) else "network"
+
+
+def _seal(live: dict[str, Any] | None, settings: config.Settings) -> dict[str, Any]:
+    """Each process with what the kernel says of it, and what the kernel cannot say (Landlock) as reported."""
+    if live is None:
+        return {"mode": settings.seal, "processes": []}
+    found = [("gateway", live["pid"], "running", live["reported"])]
+    found += [
+        (f"engine {engine['model']}", engine["pid"], engine["state"], engine["reported"]) for engine in live["engines"]
+    ]
+    return {"mode": live["seal"], "processes": [_process(*process) for process in found]}
+
+
+def _process(who: str, pid: int | None, state: str, reported: list[dict[str, Any]]) -> dict[str, Any]:
+    known = {layer["name"] for layer in reported}
+    read = [msgspec.to_builtins(layer) for layer in seal.read(pid)] if pid else []
+    read = [layer for layer in read if layer["name"] in known or layer["name"] in ("kernel", "seccomp", "no_new_privs")]
+    unread = [layer for layer in reported if layer["name"] not in {layer["name"] for layer in read}]
+    return {"who": who, "pid": pid, "state": state, "layers": read + unread}
+
+
+def _model(parts: Any, manifest: Any) -> dict[str, Any]:
+    facts = msgspec.to_builtins(manifest)
+    try:
+        parts.vault.verify(manifest, local.Bar())
+    except BadModel as error:
+        return facts | {"verified": False, "problem": error.message}
+    return facts | {"verified": True}
+
+
+def _show(facts: dict[str, Any]) -> None:
+    state = f"answers at {facts['address']} ({facts['bind']})" if facts["running"] else "is not running"
+    print(f"Freehold {facts['version']} {state}")
+    print(f"  home    {facts['home']}")
+    print(f"  auth    on; {facts['keys']['live']} live keys, {facts['keys']['revoked']} revoked")
+    for model in facts["models"]:
+        hash_ = "hash verified" if model["verified"] else "HASH DOES NOT VERIFY"
+        pinned = "pinned" if model["pinned"] else "not pinned"
+        print(f"  model   {model['name']}  {model['digest']}  {hash_}, {pinned}")
+    print(f"  seal    {facts['seal']['mode']}")
+    for process in facts["seal"]["processes"]:
+        print(f"    {process['who']}, process {process['pid']}, {process['state']}")
+        for layer in process["layers"]:
+            source = "kernel" if layer["known_from"] == "kernel" else "as reported; the kernel has no read-back"
+            print(f"      {'on ' if layer['active'] else 'OFF'} {layer['name']:<18} {layer['detail']}  [{source}]")
+    calls = ", ".join(f"{count} {outcome}" for outcome, count in facts["ledger"]["calls"].items()) or "none"
+    print(f"  calls   {calls}")
+    chain = facts["audit"]
+    print(
+        f"  audit   {chain['events']} events, {'chain holds' if chain['holds'] else 'CHAIN BROKEN: ' + chain['problem']}"
+    )
+    print(f"          head {chain['head']}")

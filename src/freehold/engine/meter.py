@@ -1,0 +1,137 @@
+"""The meter reads a copy of what an engine says and keeps its token counts.
+
+llama.cpp's server reports counts in four shapes: ``timings`` (in every event of a stream when asked with
+``timings_per_token``), OpenAI's ``usage`` for chat and for responses, and Anthropic's ``usage``, in which
+``input_tokens`` leaves out the cached part. Only top-level fields are read, so that text which happens to
+look like a count is not taken for one.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from freehold.types import Usage
+
+
+class _Details(Struct):
+    cached_tokens: int = 0
+
+
+class _Usage(Struct):
+    """The union of the three ``usage`` shapes."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: _Details | None = None
+    cache_read_input_tokens: int | None = None
+
+
+class _Timings(Struct):
+    prompt_n: int = 0
+    cache_n: int = 0
+    predicted_n: int = 0
+
+
+class _Choice(Struct):
+    index: int = 0
+
+
+class _Inner(Struct):
+    usage: _Usage | None = None
+
+
+class _Event(Struct):
+    type: str = ""
+    usage: _Usage | None = None
+    timings: _Timings | None = None
+    choices: list[_Choice] = []
+    message: _Inner | None = None  # Anthropic's message_start
+    response: _Inner | None = None  # OpenAI's response.completed
+    input_tokens: int | None = None  # count_tokens
+    error: msgspec.Raw | None = None
+
+
+_event = msgspec.json.Decoder(_Event)
+_error = msgspec.json.Decoder(dict)
+
+
+class Meter:
+    """Counts of one call. Feed it a whole JSON answer (`read_answer`) or a stream as it comes (`read`)."""
+
+    def __init__(self) -> None:
+        self.failure = ""
+        self._prompt = 0
+        self._cached = 0
+        self._completion: dict[int, int] = {}  # by choice
+        self._tail = b""
+
+    @property
+    def usage(self) -> Usage:
+        """The counts so far."""
+        return Usage(self._prompt, sum(self._completion.values()), self._cached)
+
+    def read(self, piece: bytes) -> None:
+        """Take in the next bytes of an event stream; an event may be cut anywhere."""
+        lines = (self._tail + piece).split(b"\n")
+        self._tail = lines.pop()
+        for line in lines:
+            if line.startswith(b"data: {") and (event := _decode(line[6:])):
+                self._take(event)
+
+    def read_answer(self, answer: bytes) -> None:
+        """Take in a whole JSON answer."""
+        event = _decode(answer)
+        if event is None:
+            return
+        if event.usage is not None:
+            self._count_usage(event.usage)
+        elif event.input_tokens is not None:
+            self._prompt = event.input_tokens
+
+    def _take(self, event: _Event) -> None:
+        if event.error is not None:
+            self.failure = _message(event.error)
+        for inner in (event.message, event.response):
+            if inner is not None and inner.usage is not None:
+                self._count_usage(inner.usage)
+        if event.timings is not None and (event.choices or event.type):
+            self._prompt = event.timings.prompt_n + event.timings.cache_n
+            self._cached = event.timings.cache_n
+            self._completion[event.choices[0].index if event.choices else 0] = event.timings.predicted_n
+        elif event.type == "message_delta" and event.usage is not None:
+            self._count_usage(event.usage)
+        elif event.type == "content_block_delta":
+            self._completion[0] = self._completion.get(0, 0) + 1  # one event a token, until the final count
+
+    def _count_usage(self, usage: _Usage) -> None:
+        if usage.prompt_tokens is not None:
+            self._prompt = usage.prompt_tokens
+            self._completion[0] = usage.completion_tokens or 0
+            self._cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0
+            return
+        if usage.input_tokens is not None:
+            self._cached = usage.cache_read_input_tokens or (
+                usage.input_tokens_details.cached_tokens if usage.input_tokens_details else 0
+            )
+            self._prompt = usage.input_tokens + (usage.cache_read_input_tokens or 0)
+        if usage.output_tokens is not None:
+            self._completion[0] = usage.output_tokens
+
+
+def _decode(document: bytes) -> _Event | None:
+    """None for what is not ours to judge: the bytes go through as they are."""
+    try:
+        return _event.decode(document)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _message(error: msgspec.Raw) -> str:
+    try:
+        return str(_error.decode(error).get("message", "")) or "the engine reported an error"
+    except msgspec.MsgspecError:
+        return "the engine reported an error"

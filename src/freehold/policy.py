@@ -1,0 +1,27 @@
+"""Policy: a caller and a request give a decision."""
+
+from __future__ import annotations
+
+from freehold.types import Caller, Decision, Request, Role
+
+MAY_CALL = frozenset({Role.ADMIN, Role.OPERATOR, Role.MEMBER})
+MAY_LOOK = frozenset({Role.ADMIN, Role.OPERATOR, Role.AUDITOR})
+
+
+def decide(caller: Caller, request: Request) -> Decision:
+    """May this caller make this call?"""
+    if caller.role not in MAY_CALL:
+        return Decision(
+            False, f"The role of {caller.name!r} is {caller.role.value}, which may look but not call {request.model!r}."
+        )
+    return Decision(True)
+
+
+def may_look(caller: Caller) -> Decision:
+    """May this caller see the state of the server?"""
+    if caller.role not in MAY_LOOK:
+        return Decision(
+            False,
+            f"The role of {caller.name!r} is {caller.role.value}, which may call models but not look at the server.",
+        )
+    return Decision(True)

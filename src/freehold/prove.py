@@ -1,0 +1,261 @@
+"""Proofs: claims put to the test in front of whoever asks, and written down with a signature.
+
+``privacy``: a listener is started on loopback. From outside the seal it is reached (the control); from
+inside, wearing the very seal that the gateway and the engines wear, it is not. A control that fails means
+that the attempt proves nothing, and the proof says so. The processes of a running server are also looked
+up in the kernel.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import platform
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+import freehold
+from freehold import seal
+from freehold.errors import CannotDo
+from freehold.ledger import Ledger
+from freehold.seal import trial
+from freehold.types import Layer
+
+HOLDS, BROKEN, NOTHING = "holds", "broken", "proves nothing"
+ESSENTIAL = ("tcp", "udp")  # without these controls there is no proof
+_WORN = ("no_new_privs", "seccomp")  # what every running process of ours must wear
+
+
+class Row(Struct, frozen=True):
+    """One attempt: what came of it outside the seal (the control) and inside, and what that shows."""
+
+    who: str
+    attempt: str
+    meaning: str
+    control: str
+    sealed: str
+    shows: str  # blocked, got out, not judged
+
+
+class Process(Struct, frozen=True):
+    """What the kernel says of one running process."""
+
+    who: str
+    pid: int
+    layers: tuple[Layer, ...]
+
+
+class Record(Struct, frozen=True):
+    """A proof of privacy."""
+
+    claim: str
+    verdict: str
+    at: float
+    freehold: str
+    kernel: str
+    seal: str
+    rows: tuple[Row, ...]
+    processes: tuple[Process, ...]
+    reasons: tuple[str, ...]
+
+
+class Signed(Struct, frozen=True):
+    """A record as it is kept: the exact bytes that were signed, and what is needed to check them."""
+
+    record: str
+    algorithm: str
+    public_key: str
+    signature: str
+
+
+def privacy(mode: str, running: dict[str, int], tell: Callable[[str, int, int], None]) -> Record:
+    """Make the proof. ``mode`` is the setting ``seal``; ``running`` names the server's processes by pid."""
+    rows: list[Row] = []
+    attempts = [(who, name) for who, names in trial.PROFILES.items() for name in names]
+    with _targets() as targets:
+        controls = {}
+        for done, name in enumerate(trial.ATTEMPTS):
+            tell("control", done, len(attempts) + len(trial.ATTEMPTS))
+            controls[name] = trial.attempt(name, targets)
+        for who, names in trial.PROFILES.items():
+            report = _inside(who if mode != "off" else "off", names, targets)
+            rows += [_row(who, name, controls[name], report.tried[name]) for name in names]
+            tell(who, len(trial.ATTEMPTS) + len(rows), len(attempts) + len(trial.ATTEMPTS))
+    processes = tuple(Process(who, pid, seal.read(pid)) for who, pid in running.items())
+    verdict, reasons = _judge(rows, processes)
+    return Record(
+        "Nothing that Freehold runs can reach the network.", verdict, time.time(), freehold.__version__,
+        platform.release(), mode, tuple(rows), processes, tuple(reasons),
+    )  # fmt: skip
+
+
+def keep(record: Record, folder: Path, key_file: Path, ledger: Ledger, *, actor: str) -> Path:
+    """Sign the record, write it, and enter it into the audit chain. Returns where it lies."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    key = _signing_key(key_file)
+    content = msgspec.json.encode(record)
+    public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    signed = Signed(content.decode(), "ed25519", _text(public), _text(key.sign(content)))
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / f"privacy-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(record.at))}-{secrets.token_hex(2)}.json"
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(signed)))
+    detail = {"verdict": record.verdict, "sha256": hashlib.sha256(content).hexdigest(), "file": path.name}
+    ledger.record("proof.run", "privacy", actor=actor, detail=detail)
+    return path
+
+
+def check(path: Path) -> tuple[bool, Record, str]:
+    """Does a kept proof carry a good signature? Also its record and the public key that it names.
+
+    Raises:
+        CannotDo: the file cannot be read or is no proof.
+    """
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    try:
+        signed = msgspec.json.decode(path.read_bytes(), type=Signed)
+        record = msgspec.json.decode(signed.record, type=Record)
+        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(signed.public_key))
+        signature = base64.b64decode(signed.signature)
+    except (OSError, ValueError) as error:
+        raise CannotDo(
+            f"{path} is no proof that can be read: {error}.", hint="Give a file from <home>/proofs."
+        ) from None
+    try:
+        key.verify(signature, signed.record.encode())
+    except InvalidSignature:
+        return False, record, signed.public_key
+    return True, record, signed.public_key
+
+
+def _inside(profile: str, names: tuple[str, ...], targets: trial.Targets) -> trial.Report:
+    orders = msgspec.json.encode(trial.Orders(profile, names, targets))
+    command = [sys.executable, "-P", "-m", "freehold.seal.trial"]
+    done = subprocess.run(command, input=orders, capture_output=True, check=False, cwd="/", timeout=120)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise CannotDo(f"The sealed side of the proof ended with {done.returncode}: {said}", hint="Report this.")
+    return msgspec.json.decode(done.stdout, type=trial.Report)
+
+
+def _row(who: str, name: str, control: trial.Tried, sealed: trial.Tried) -> Row:
+    shows = "got out" if sealed.got_out else "blocked" if control.got_out else "not judged"
+    return Row(who, name, trial.ATTEMPTS[name][1], control.how, sealed.how, shows)
+
+
+def _judge(rows: list[Row], processes: tuple[Process, ...]) -> tuple[str, list[str]]:
+    """The verdict, and the reasons for any other than that it holds."""
+    out = [f"the {row.who} could {row.meaning}" for row in rows if row.shows == "got out"]
+    for process in processes:
+        bare = [layer.name for layer in process.layers if layer.name in (*_WORN, "kernel") and not layer.active]
+        out += [f"the running {process.who} (process {process.pid}) lacks {name}" for name in bare]
+    if out:
+        return BROKEN, out
+    unproven = [row for row in rows if row.attempt in ESSENTIAL and row.shows != "blocked"]
+    if unproven:
+        return NOTHING, [f"the control failed: outside the seal, {unproven[0].meaning} gave '{unproven[0].control}'"]
+    return HOLDS, []
+
+
+@contextmanager
+def _targets() -> Iterator[trial.Targets]:
+    """Listeners on loopback that answer with a word, a Unix socket, and a file; gone at the end."""
+    word = secrets.token_hex(16)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="freehold-proof-")))
+        (folder / "engine").mkdir()
+        secret = folder / "secret"
+        secret.write_text(word)
+        ports = {
+            "tcp4": _listen(stack, socket.AF_INET, socket.SOCK_STREAM, word),
+            "udp4": _listen(stack, socket.AF_INET, socket.SOCK_DGRAM, word),
+            "tcp6": _listen(stack, socket.AF_INET6, socket.SOCK_STREAM, word),
+            "udp6": _listen(stack, socket.AF_INET6, socket.SOCK_DGRAM, word),
+        }
+        unix = stack.enter_context(socket.socket(socket.AF_UNIX))
+        unix.bind(str(folder / "unix.sock"))
+        unix.listen()
+        yield trial.Targets(**ports, unix=str(folder / "unix.sock"), secret=str(secret), word=word)
+
+
+def _listen(stack: ExitStack, family: int, kind: int, word: str) -> int:
+    """The port of a new listener, or 0 where the machine has no such loopback."""
+    host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    listener = stack.enter_context(socket.socket(family, kind))
+    try:
+        listener.bind((host, 0))
+    except OSError:
+        return 0
+    stack.callback(_unblock, listener)
+    serve = _serve_tcp if kind == socket.SOCK_STREAM else _serve_udp
+    if kind == socket.SOCK_STREAM:
+        listener.listen()
+    threading.Thread(target=serve, args=(listener, word.encode()), daemon=True).start()
+    return listener.getsockname()[1]
+
+
+def _unblock(listener: socket.socket) -> None:
+    try:
+        listener.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return  # a datagram socket is not connected, and says so
+
+
+def _serve_tcp(listener: socket.socket, word: bytes) -> None:
+    while True:
+        try:
+            client, _ = listener.accept()
+            with client:
+                client.sendall(word)
+        except OSError:
+            return
+
+
+def _serve_udp(listener: socket.socket, word: bytes) -> None:
+    while True:
+        try:
+            _, sender = listener.recvfrom(64)
+            if not sender:
+                return  # shut down
+            listener.sendto(word, sender)
+        except OSError:
+            return
+
+
+def _signing_key(path: Path):
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        load_pem_private_key,
+    )
+
+    try:
+        return load_pem_private_key(path.read_bytes(), None)
+    except FileNotFoundError:
+        key = Ed25519PrivateKey.generate()
+    except ValueError as error:
+        raise CannotDo(f"The signing key {path} cannot be read: {error}.", hint="Put it back from a copy.") from None
+    content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        stream.write(content)
+    return key
+
+
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode()

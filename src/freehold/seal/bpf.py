@@ -1,0 +1,84 @@
+"""The seccomp filter, assembled by hand into classic BPF.
+
+Sources: linux/seccomp.h, linux/filter.h, linux/audit.h; seccomp(2) on why the architecture and the x32
+bit must be looked at before the number.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import socket
+import struct
+from collections.abc import Iterable
+
+from freehold.seal import kernel
+
+_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
+_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+_NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
+_AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_X32_BIT = 0x40000000
+_SET_MODE_FILTER, _SYNC_THREADS = 1, 1
+
+# What no part of Freehold needs, and each of which is a way round the seal: another way to the network
+# (io_uring), into another process that may have it (ptrace and kin, pidfd_getfd), or into the kernel.
+ALWAYS = (
+    "io_uring_setup", "io_uring_enter", "io_uring_register", "ptrace", "process_vm_readv", "process_vm_writev",
+    "pidfd_getfd", "bpf", "perf_event_open", "userfaultfd", "keyctl", "add_key", "request_key", "init_module",
+    "finit_module", "delete_module", "kexec_load", "kexec_file_load", "mount", "umount2", "open_tree",
+    "move_mount", "fsopen", "fsmount", "setns", "open_by_handle_at",
+)  # fmt: skip
+# An engine, besides, starts no program, makes no namespace, and speaks only on the socket it listens on:
+# it may not go and find another socket on the machine (a session bus, a container daemon) to ask for help.
+ENGINE = (*ALWAYS, "execve", "execveat", "unshare", "connect", "sendmsg", "sendmmsg")
+
+Instruction = tuple[int, int, int, int]
+
+
+def program(refused: Iterable[str], *, refuse_addressed_sends: bool) -> bytes:
+    """The filter: ``refused`` calls fail with EPERM, and so do sockets of any family but AF_UNIX.
+
+    A call from a foreign architecture, or one with x32 numbers, kills the process.
+    """
+    code: list[Instruction] = [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, _AUDIT_ARCH[kernel.MACHINE]), _kill()]
+    code.append((_LOAD, 0, 0, _NUMBER))
+    if kernel.MACHINE == "x86_64":
+        code += [(_AT_LEAST, 0, 1, _X32_BIT), _kill()]
+    for name in refused:
+        code += [(_EQUAL, 0, 1, kernel.number(name)), _refuse()]
+    for name in ("socket", "socketpair"):
+        code += [(_EQUAL, 0, 4, kernel.number(name)), *_only(argument=0, value=socket.AF_UNIX)]
+    if refuse_addressed_sends:  # sendto(2) with an address; a send(2) on a connected socket has none
+        body = [*_word(4, half=0), *_word(4, half=1), _allow()]
+        code += [(_EQUAL, 0, len(body), kernel.number("sendto")), *body]
+    code.append(_allow())
+    return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
+
+
+def install(code: bytes) -> None:
+    """Put the filter on every thread of this process, for good. Raises OSError if the kernel refuses."""
+    buffer = ctypes.create_string_buffer(code, len(code))
+    header = struct.pack("HL", len(code) // 8, ctypes.addressof(buffer))
+    kernel.syscall("seccomp", _SET_MODE_FILTER, _SYNC_THREADS, header)
+
+
+def _only(*, argument: int, value: int) -> list[Instruction]:
+    return [(_LOAD, 0, 0, _ARGUMENT + 8 * argument), (_EQUAL, 0, 1, value), _allow(), _refuse()]
+
+
+def _word(argument: int, *, half: int) -> list[Instruction]:
+    """Refuse unless one half of a 64-bit argument is zero."""
+    return [(_LOAD, 0, 0, _ARGUMENT + 8 * argument + 4 * half), (_EQUAL, 1, 0, 0), _refuse()]
+
+
+def _allow() -> Instruction:
+    return (_RETURN, 0, 0, _ALLOW)
+
+
+def _refuse() -> Instruction:
+    return (_RETURN, 0, 0, _ERRNO | errno.EPERM)
+
+
+def _kill() -> Instruction:
+    return (_RETURN, 0, 0, _KILL)

@@ -1,0 +1,119 @@
+"""What is sealed, in what order, and what to say of a layer that could not be had."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from msgspec import Struct
+
+from freehold.seal import bpf, kernel, landlock
+from freehold.types import Layer
+
+
+class Plan(Struct, frozen=True):
+    """What one process is to give up.
+
+    ``files`` are (path, Landlock rights); None leaves the file system alone. ``file_bytes`` is the largest
+    file that it may write.
+    """
+
+    name: str
+    refused: tuple[str, ...]
+    own_network: bool = False
+    refuse_addressed_sends: bool = False
+    files: tuple[tuple[str, int], ...] | None = None
+    file_bytes: int | None = None
+
+
+def gateway_plan() -> Plan:
+    """The gateway keeps the listener that it bound and its files; it starts engines, so it may execute."""
+    return Plan("gateway", bpf.ALWAYS)
+
+
+def engine_plan(*, model: Path, folder: Path, read: Iterable[str] = ()) -> Plan:
+    """An engine sees its model, the folder of its socket, and what Python and its libraries need; no network."""
+    system = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/proc", "/sys/devices", "/sys/class", *read)
+    python = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path} - {
+        "",
+        "/",
+    }  # never the root: cwd may be on the path
+    devices = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/dev/dri", "/dev/kfd", *_nvidia())
+    files = (
+        (str(model), landlock.READ_FILE),
+        (str(folder), landlock.SOCKETS),
+        *((path, landlock.READ) for path in (*system, *sorted(python))),
+        *((path, landlock.DEVICE | landlock.READ_DIR) for path in devices),
+    )
+    return Plan("engine", bpf.ENGINE, own_network=True, refuse_addressed_sends=True, files=files, file_bytes=64 << 20)
+
+
+def apply(plan: Plan) -> tuple[Layer, ...]:
+    """Seal this process as planned, and say of every layer whether it is on and if not, why.
+
+    A layer that the kernel refuses is left out and reported, never raised: whether that is acceptable is
+    the caller's decision (`missing`). Call it in a process with one thread if ``own_network`` is set.
+    """
+    steps: list[tuple[str, Callable[[], str]]] = [("resource_limits", lambda: _limits(plan))]
+    if plan.own_network:
+        steps.append(("network_namespace", _own_network))
+    steps.append(("no_new_privs", _no_new_privs))
+    if plan.files is not None:
+        steps.append(("landlock", lambda: f"ABI {landlock.restrict(plan.files or ())}"))
+    if plan.own_network:
+        steps.append(("no_capabilities", _no_capabilities))
+    steps.append(("seccomp", lambda: _seccomp(plan)))
+    return tuple(_step(name, step) for name, step in steps)
+
+
+def missing(layers: Iterable[Layer]) -> list[str]:
+    """The layers that are not on, each with the reason."""
+    return [f"{layer.name} ({layer.detail})" for layer in layers if not layer.active]
+
+
+def _step(name: str, step: Callable[[], str]) -> Layer:
+    if not kernel.LINUX:
+        return Layer(name, False, f"{sys.platform} has no such layer", "reported")
+    if kernel.MACHINE not in kernel.SYSCALLS:
+        return Layer(name, False, f"not known for {kernel.MACHINE}", "reported")
+    try:
+        return Layer(name, True, step(), "reported")
+    except OSError as error:
+        return Layer(name, False, f"the kernel refused: {error.strerror or error}", "reported")
+
+
+def _limits(plan: Plan) -> str:
+    kernel.limit_resources(plan.file_bytes)
+    files = "" if plan.file_bytes is None else f", no files over {plan.file_bytes >> 20} MiB"
+    return "no core dumps" + files
+
+
+def _own_network() -> str:
+    """A user namespace that maps only this user, and an empty network namespace inside it."""
+    user, group = os.getuid(), os.getgid()
+    kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNET)
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    return "its own network namespace, with no interface up"
+
+
+def _no_new_privs() -> str:
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    return "no gain of privilege through execve"
+
+
+def _no_capabilities() -> str:
+    kernel.drop_capabilities()
+    return "none held, none to be gained"
+
+
+def _seccomp(plan: Plan) -> str:
+    bpf.install(bpf.program(plan.refused, refuse_addressed_sends=plan.refuse_addressed_sends))
+    return f"sockets of no family but AF_UNIX; {len(plan.refused)} system calls refused"
+
+
+def _nvidia() -> list[str]:
+    return [str(path) for path in Path("/dev").glob("nvidia*")]

@@ -1,0 +1,107 @@
+"""`Store` opens the database, brings its schema up to date, and hands out connections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from freehold.errors import StoreFailed
+
+LATEST = "0001_first"
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class Store:
+    """One database. Several processes may open the same one; writers take turns.
+
+    Raises:
+        StoreFailed: the database cannot be opened, or is newer than this program.
+    """
+
+    def __init__(self, url: str):
+        self.url = url
+        try:
+            self.engine = _engine(url)
+            self._bring_up_to_date()
+        except (SQLAlchemyError, OSError) as error:
+            raise StoreFailed(
+                f"The database {url} cannot be opened: {_cause(error)}.",
+                hint="See that its folder can be written and the disk is not full.",
+            ) from None
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that no other writer can interleave with; committed at the end, or rolled back."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    def reader(self) -> Connection:
+        """A connection on which every statement stands alone, so that it always sees the latest commit."""
+        return self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self.engine.dispose()
+
+    def _bring_up_to_date(self) -> None:
+        revision = self._revision()
+        if revision == LATEST:
+            return
+        if revision is not None and revision not in _known_revisions():
+            raise StoreFailed(
+                f"The database {self.url} was made by a newer Freehold (schema {revision}).",
+                hint="Use that version, or another home.",
+            )
+        self._migrate()
+
+    def _revision(self) -> str | None:
+        with self.reader() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                return None
+            return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+    def _migrate(self) -> None:
+        from alembic import command  # half a second of imports that most starts do not need
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS))
+        with self.write() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+
+def _known_revisions() -> set[str]:
+    return {path.stem for path in (_MIGRATIONS / "versions").glob("[0-9]*.py")}
+
+
+def _engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(
+        url, poolclass=NullPool, connect_args={"isolation_level": None, "check_same_thread": False, "timeout": 10}
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection, _record) -> None:
+    """WAL lets readers and the writer work at once; FULL puts every commit on the disk before it returns."""
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Take the write lock at the start: a transaction that reads first and writes later can otherwise fail."""
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _cause(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).splitlines()[0]

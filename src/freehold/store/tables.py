@@ -1,0 +1,49 @@
+"""The tables as they are now. ``store/migrations`` holds the steps that lead here; a test compares the two."""
+
+from sqlalchemy import JSON, BigInteger, Column, Float, Index, Integer, MetaData, String, Table
+
+metadata = MetaData()
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("role", String, nullable=False),
+    Column("hash", String, nullable=False, unique=True),  # "sha256:<hex>"; the key itself is kept nowhere
+    Column("created_at", Float, nullable=False),
+    Column("revoked_at", Float),
+)
+
+calls = Table(
+    "calls",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("opened_at", Float, nullable=False),
+    Column("caller", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("outcome", String),
+    Column("status", Integer),
+    Column("error", String),
+    Column("model", String),
+    Column("digest", String),
+    Column("prompt_tokens", BigInteger, nullable=False, default=0),
+    Column("completion_tokens", BigInteger, nullable=False, default=0),
+    Column("cached_tokens", BigInteger, nullable=False, default=0),
+    Column("first_token_ms", Float),
+    Column("total_ms", Float),
+    Index("calls_by_time", "opened_at"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("at", Float, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("act", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("detail", JSON, nullable=False),
+    Column("previous", String, nullable=False),
+    Column("hash", String, nullable=False, unique=True),
+)

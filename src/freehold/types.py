@@ -1,0 +1,189 @@
+"""The frozen records that cross from one part of Freehold to another.
+
+Times are seconds since the epoch (``at``, ``opened_at``) or milliseconds (``*_ms``); tokens are counts as
+the engine made them; digests are written with their algorithm, ``sha256:<64 hex digits>``.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+
+from msgspec import Struct
+
+
+class Role(StrEnum):
+    """What a caller is trusted with; `policy` holds the table of what each may do."""
+
+    ADMIN = "admin"
+    OPERATOR = "operator"
+    MEMBER = "member"
+    AUDITOR = "auditor"
+
+
+class Kind(StrEnum):
+    """The kinds of call that a model can be asked to answer, one for each endpoint."""
+
+    CHAT = "chat.completions"
+    COMPLETION = "completions"
+    EMBEDDING = "embeddings"
+    RESPONSE = "responses"
+    MESSAGE = "messages"
+    COUNT = "messages.count_tokens"
+
+
+class Outcome(StrEnum):
+    """How a call ended. Every entry of the ledger ends in exactly one of these."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"  # the request was at fault: policy, a bad field, an unknown model
+    FAILED = "failed"  # our side was at fault: the engine died, the ledger could not be written
+    ABANDONED = "abandoned"  # the client left before the last byte
+    INTERRUPTED = "interrupted"  # the gateway died; settled at its next start
+
+
+class Caller(Struct, frozen=True):
+    """Whoever a key belongs to."""
+
+    id: str
+    name: str
+    role: Role
+
+
+class Request(Struct, frozen=True):
+    """What a caller asks of a model: read and checked by a surface, not yet put into an engine's dialect."""
+
+    kind: Kind
+    model: str
+    body: dict
+    stream: bool = False
+
+
+class Decision(Struct, frozen=True):
+    """Policy's answer. ``reason`` is a sentence, and is empty when the call is allowed."""
+
+    allowed: bool
+    reason: str = ""
+
+
+class Route(Struct, frozen=True):
+    """Where a request goes: the manifest of the model that will answer it."""
+
+    model: Manifest
+
+
+class Usage(Struct, frozen=True):
+    """Token counts of one call, as the engine counted them. ``cached`` is the part of ``prompt`` it reused."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+
+
+class Settlement(Struct, frozen=True):
+    """How one call ended: the second half of its ledger entry."""
+
+    outcome: Outcome
+    status: int
+    error: str = ""
+    model: str = ""
+    digest: str = ""
+    usage: Usage = Usage()
+    first_token_ms: float | None = None
+    total_ms: float = 0.0
+
+
+class Call(Struct, frozen=True):
+    """One entry of the ledger. It holds no text of the prompt or of the answer."""
+
+    id: str
+    opened_at: float
+    caller: str
+    kind: str
+    outcome: str | None
+    status: int | None
+    error: str | None
+    model: str | None
+    digest: str | None
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    first_token_ms: float | None
+    total_ms: float | None
+
+
+class Event(Struct, frozen=True):
+    """One act in the audit chain: who did what to which thing."""
+
+    seq: int
+    at: float
+    actor: str
+    act: str
+    subject: str
+    detail: dict
+    previous: str
+    hash: str
+
+
+class Manifest(Struct, frozen=True):
+    """What the vault knows of one admitted model.
+
+    ``pinned`` says whether the digest was known before the bytes arrived (the starter model's is);
+    ``context`` is the number of tokens that the model was trained to attend to, 0 where the file does
+    not say.
+    """
+
+    name: str
+    digest: str
+    size: int
+    format: str
+    source: str
+    pinned: bool
+    architecture: str = ""
+    context: int = 0
+    licence: str = ""
+    admitted_at: float = 0.0
+
+
+class Acquired(Struct, frozen=True):
+    """A file in quarantine. ``pinned`` says that its digest was known before it arrived."""
+
+    file: Path
+    name: str
+    digest: str
+    size: int
+    source: str
+    pinned: bool
+
+
+class Finding(Struct, frozen=True):
+    """What a scanner saw in a file: the rule, where, what it means and what to do."""
+
+    rule: str
+    file: str
+    where: str
+    meaning: str
+    remedy: str
+
+
+class Layer(Struct, frozen=True):
+    """One layer of the seal on one process, and how it is known (``read`` from the kernel or ``reported``)."""
+
+    name: str
+    active: bool
+    detail: str = ""
+    known_from: str = "kernel"
+
+
+class EngineState(Struct, frozen=True):
+    """Where an engine is in its life: starting, ready, restarting or stopped."""
+
+    model: str
+    digest: str
+    kind: str
+    state: str
+    pid: int | None
+    restarts: int
+    context: int
+    slots: int
+    reported: tuple[Layer, ...] = ()
