@@ -42,6 +42,7 @@ async def answer(
         Refused, Failed: as `auth`, `policy`, `route`, the ledger and the engine do.
     """
     tally = _Tally()
+    failure: FreeholdError | None = None
     entry = house.ledger.open(call_id, caller, kind)
     try:
         request = read()
@@ -55,18 +56,17 @@ async def answer(
             async for piece in _relay(reply, entry.opened, tally):
                 yield piece
         tally.outcome = Outcome.FAILED if reply.failure else Outcome.ANSWERED
-    except Refused as error:
-        tally.fault(Outcome.REFUSED, error)
-        raise
     except FreeholdError as error:
-        tally.fault(Outcome.FAILED, error)
-        raise
+        failure = error
+        tally.fault(error)
     except Exception:  # a fault of ours, and not the client's going
-        tally.fault(Outcome.FAILED, FreeholdError("An unexpected fault."))
+        tally.fault(FreeholdError("An unexpected fault."))
         raise
     finally:
         settled = entry.settle(tally.settlement())
     await settled
+    if failure is not None:
+        raise failure
 
 
 async def _relay(reply: Reply, opened: asyncio.Future, tally: _Tally) -> AsyncIterator[str | bytes]:
@@ -98,8 +98,9 @@ class _Tally:
     def first_byte(self) -> None:
         self.first = time.perf_counter()
 
-    def fault(self, outcome: Outcome, error: FreeholdError) -> None:
-        self.outcome, self.error = outcome, error.code
+    def fault(self, error: FreeholdError) -> None:
+        self.outcome = Outcome.REFUSED if isinstance(error, Refused) else Outcome.FAILED
+        self.error = error.code
         self.status = error.status if self.first is None else 200
 
     def settlement(self) -> Settlement:

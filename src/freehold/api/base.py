@@ -19,6 +19,8 @@ from freehold.errors import BadRequest, FreeholdError, Unsupported, WrongMediaTy
 from freehold.types import Kind, Request
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `([^`]*)`")
+_UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`")
 _MAX_DEPTH_HINT = "Flatten it."
 
 
@@ -116,14 +118,19 @@ def event(document: dict[str, Any], name: str | None = None) -> bytes:
 
 
 def _wrong(said: str) -> BadRequest:
-    """msgspec's words as a sentence that begins with the field."""
+    """msgspec's words as a sentence that names the field."""
     found = _AT.match(said)
     what, path = (found["what"], found["path"]) if found else (said, None)
     field = (path or "$").removeprefix("$").lstrip(".")
-    if field.startswith("["):
-        field = ""
+    if named := _MISSING.match(what):
+        field = f"{field}.{named[1]}" if field else named[1]
+        what = "it is missing"
+    elif named := _UNKNOWN.match(what):
+        field = f"{field}.{named[1]}" if field else named[1]
+        what = "there is no such field"
+    what = what[0].lower() + what[1:]
     hint = "See /openapi.json for the fields."
-    return BadRequest(f"{field}: {what}." if field else f"{what}.", hint=hint, param=field or None)
+    return BadRequest(f"{field}: {what}." if field else f"The body: {what}.", hint=hint, param=field or None)
 
 
 def _short(value: Any) -> str:

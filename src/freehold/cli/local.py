@@ -10,18 +10,23 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from freehold import app, config
+from freehold import config
 from freehold.errors import CannotDo, NotRunning
 from freehold.home import Home, Running
+
+if TYPE_CHECKING:
+    from freehold.app import Parts
 
 _BAR = 28
 
 
 @contextmanager
-def opened(arguments: argparse.Namespace) -> Iterator[app.Parts]:
+def opened(arguments: argparse.Namespace) -> Iterator[Parts]:
     """The home that the command is about, with its database open."""
+    from freehold import app  # a third of a second of imports that 'ask' does not need
+
     home = Home(config.home_folder(arguments.home))
     with app.parts(home, config.load(home.folder)) as parts:
         yield parts

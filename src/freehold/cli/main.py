@@ -32,11 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.parse_args(words or ["--help"])
         return 2
     module = importlib.import_module(f"freehold.cli.{verb}")
-    before, after = words[: words.index(verb)], words[words.index(verb) + 1 :]
-    own = argparse.ArgumentParser(prog=f"freehold {verb}", description=module.__doc__, formatter_class=_Raw)
+    common = _common()
+    home, rest = common.parse_known_args(words)  # taken out first, so that it may stand anywhere
+    rest.remove(verb)
+    own = argparse.ArgumentParser(
+        prog=f"freehold {verb}", description=module.__doc__, formatter_class=_Raw, parents=[common]
+    )
     module.add_arguments(own)
-    _common(own)
-    return _run(module, own.parse_args([*after, *before]))
+    return _run(module, own.parse_args(rest, home))
 
 
 def _run(module, arguments: argparse.Namespace) -> int:
@@ -68,8 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
+def _common() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--home", metavar="DIR", help="the folder that holds everything (or FREEHOLD_HOME)")
+    return parser
 
 
 class _Raw(argparse.RawDescriptionHelpFormatter):

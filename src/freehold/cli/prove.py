@@ -77,9 +77,8 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.json:
         local.print_json({"signature": good, "public_key": public_key, "record": msgspec.to_builtins(record)})
     elif good:
-        print(
-            f"The signature is good (ed25519 {public_key}).\n{record.claim} At {local.when(record.at)} this {record.verdict}."
-        )
+        print(f"The signature is good (ed25519 {public_key}).")
+        print(f"{record.claim} At {local.when(record.at)} this {record.verdict}.")
     else:
         print("THE SIGNATURE DOES NOT FIT: the record or its signature was changed.")
     return 0 if good else 1

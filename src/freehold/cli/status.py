@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -86,7 +87,7 @@ def _process(who: str, pid: int | None, state: str, reported: list[dict[str, Any
 def _model(parts: Any, manifest: Any) -> dict[str, Any]:
     facts = msgspec.to_builtins(manifest)
     try:
-        parts.vault.verify(manifest, local.Bar())
+        parts.vault.verify(manifest, partial(local.Bar(), "verifying"))
     except BadModel as error:
         return facts | {"verified": False, "problem": error.message}
     return facts | {"verified": True}
@@ -110,7 +111,6 @@ def _show(facts: dict[str, Any]) -> None:
     calls = ", ".join(f"{count} {outcome}" for outcome, count in facts["ledger"]["calls"].items()) or "none"
     print(f"  calls   {calls}")
     chain = facts["audit"]
-    print(
-        f"  audit   {chain['events']} events, {'chain holds' if chain['holds'] else 'CHAIN BROKEN: ' + chain['problem']}"
-    )
+    state = "the chain holds" if chain["holds"] else f"THE CHAIN IS BROKEN: {chain['problem']}"
+    print(f"  audit   {chain['events']} events, {state}")
     print(f"          head {chain['head']}")

@@ -131,7 +131,7 @@ def dialect(request: Request, *, slots: int) -> dict[str, Any]:
             raise Unsupported(f"n is {body['n']}, and this engine answers {slots} at once.", param="n")
     if _counts_choices(request) and not body.get("logprobs"):
         body["logprobs"] = True  # to count by, see with_every_choice_counted
-        body["top_logprobs"] = 0
+        body["top_logprobs"] = 1
     if request.kind in (Kind.CHAT, Kind.RESPONSE):
         _choose_tool(body, named=_named_function(body.get("tool_choice")), nested=request.kind is Kind.CHAT)
     if request.kind is Kind.RESPONSE:

@@ -1,0 +1,47 @@
+# Everything lives in .venv; the locks in requirements/ say exactly what goes into it, by hash.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: up install install-test test lint lock docs clean
+
+up: install            ## set up, then serve in the foreground
+	@exec $(BIN)/freehold up
+
+install: .venv/.installed  ## set up alone
+
+install-test: .venv/.installed-test
+
+test: install-test     ## set up with the test dependencies, then the whole suite
+	$(BIN)/python -m ruff check src tests
+	$(BIN)/python -m ruff format --check src tests
+	$(BIN)/python -m pytest
+
+lint: install-test
+	$(BIN)/python -m ruff check src tests
+	$(BIN)/lint-imports
+
+docs: install-test     ## write the generated reference pages anew
+	$(BIN)/python docs/generate.py
+
+lock:                  ## renew the locks (needs uv on the PATH; the only target that does)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --upgrade requirements/build.in pyproject.toml -o requirements/run.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --upgrade requirements/build.in pyproject.toml --extra test -c requirements/run.lock -o requirements/test.lock
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Freehold needs Python 3.11 or later; set PYTHON=...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: requirements/run.lock pyproject.toml src/freehold/__init__.py | .venv/bin/python
+	$(PIP) install --quiet --require-hashes -r requirements/run.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --no-index --editable .
+	@touch $@
+
+.venv/.installed-test: requirements/test.lock .venv/.installed
+	$(PIP) install --quiet --require-hashes -r requirements/test.lock
+	@touch $@

@@ -1,0 +1,274 @@
+"""The server against clients that misbehave: each gets the right status in the right format, and the rest go on."""
+
+import json
+import resource
+import socket
+import time
+
+import pytest
+from harness import Wire, ask, chat, get, post, serving, until
+
+LIMITS = {
+    "FREEHOLD_LIMITS_HEADER_SECONDS": "1",
+    "FREEHOLD_LIMITS_BODY_SECONDS": "1",
+    "FREEHOLD_LIMITS_IDLE_SECONDS": "2",
+    "FREEHOLD_LIMITS_STALL_SECONDS": "1",
+    "FREEHOLD_LIMITS_BODY_BYTES": "100000",
+    "FREEHOLD_LIMITS_HEADER_BYTES": "4096",
+}
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory, tiny_model):
+    """A server that is quick to lose patience."""
+    with serving(tmp_path_factory.mktemp("strict") / "home", tiny_model, env=LIMITS) as server:
+        yield server
+
+
+def alive(server) -> bool:
+    return ask(server, "/v1/chat/completions", chat("hello"))[0] == 200
+
+
+def openai_error(body: bytes) -> dict:
+    document = json.loads(body)
+    assert set(document["error"]) == {"message", "type", "param", "code"} and document["request_id"].startswith("req_")
+    return document["error"]
+
+
+def anthropic_error(body: bytes) -> dict:
+    document = json.loads(body)
+    assert document["type"] == "error" and document["request_id"].startswith("req_")
+    return document["error"]
+
+
+@pytest.mark.parametrize(("path", "read"), [("/v1/chat/completions", openai_error), ("/v1/messages", anthropic_error)])
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "said"),
+    [
+        (b"{bad", {}, 400, "not JSON"),
+        (b"", {}, 400, "not JSON"),
+        (b"\xff\xfe\x00", {}, 400, "not JSON"),
+        (b"[1]", {}, 400, "not a JSON object"),
+        (b"{}", {}, 400, "missing"),
+        (b'{"model": 3}', {}, 400, "model"),
+        (b'{"model": "tiny", "messages": [], "max_tokens": 1}', {}, 400, "messages"),
+        (b'{"model": "tiny", "messages": "x", "max_tokens": 1}', {}, 400, "messages"),
+        (b'{"a":' * 9000 + b"1" + b"}" * 9000, {}, 400, "nested too deeply"),
+        (b"{}", {"Content_Type": "text/plain"}, 415, "text/plain"),
+        (b"{}", {"Content_Encoding": "gzip"}, 415, "compressed"),
+        (b" " * 100001, {}, 413, "larger than 100000"),
+    ],
+)
+def test_bad_bodies_are_refused_in_the_clients_own_format(strict, path, read, body, headers, status, said):
+    """With a sentence that says what is wrong."""
+    got, sent, content = ask(strict, path, body, **headers)
+    assert (got, said in read(content)["message"]) == (status, True), content
+    assert sent["x-request-id"] == json.loads(content)["request_id"]
+    assert alive(strict)
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GARBAGE\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # a TLS greeting
+        b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        b"POST /v1/chat/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET / HTTP/1.1\r\nAuthorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n",
+    ],
+)
+def test_what_is_not_http_is_400(strict, request_bytes):
+    """And the connection is closed."""
+    with Wire(strict.port) as wire:
+        status, _, body = wire.send(request_bytes).read()
+    assert status == 400 and openai_error(body)["code"] == "invalid_request"
+    assert alive(strict)
+
+
+@pytest.mark.parametrize(
+    "headers", [b"X-Long: " + b"a" * 5000 + b"\r\n", b"X-Many: a\r\n" * 500, b"X-Never-Ends: " + b"a" * 300000]
+)
+def test_headers_over_the_limit_are_431(strict, headers):
+    """One long, many short, and one that does not end."""
+    with Wire(strict.port) as wire:
+        wire.send(b"POST /v1/messages HTTP/1.1\r\n")
+        try:
+            wire.send(headers).send(b"\r\n")
+        except OSError:
+            pytest.skip("the server had answered and closed before all was sent")
+        status, _, body = wire.read()
+    assert status == 431 and "4096" in anthropic_error(body)["message"]
+    assert alive(strict)
+
+
+def test_a_long_url_is_431(strict):
+    """The request line counts as well."""
+    with Wire(strict.port) as wire:
+        assert wire.send(b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\n\r\n").read()[0] == 431
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(strict):
+    """On its Content-Length alone."""
+    with Wire(strict.port) as wire:
+        wire.send("POST /v1/messages HTTP/1.1\r\nContent-Length: 999999999\r\n\r\n")
+        status, _, body = wire.read()
+    assert status == 413 and anthropic_error(body)["type"] == "request_too_large"
+
+
+def test_a_body_without_a_length_is_refused_when_it_is_too_large(strict):
+    """In chunks."""
+    with Wire(strict.port) as wire:
+        wire.send("POST /v1/chat/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(11):
+            wire.send(b"2710\r\n" + b" " * 10000 + b"\r\n")
+        assert wire.read()[0] == 413
+
+
+def test_a_half_sent_head_is_408(strict):
+    """After the time for headers."""
+    with Wire(strict.port) as wire:
+        status, _, body = wire.send("POST /v1/messages HTTP/1.1\r\nHost:").read()
+    assert status == 408 and anthropic_error(body)["type"] == "timeout_error"
+
+
+def test_a_half_sent_body_is_408(strict):
+    """After the longest pause that a body may make."""
+    with Wire(strict.port) as wire:
+        wire.send("POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 10\r\n\r\n{")
+        status, _, body = wire.read()
+    assert status == 408 and openai_error(body)["code"] == "request_timeout"
+
+
+def test_a_head_that_drips_does_not_hold_a_connection(strict):
+    """A byte now and then does not renew the time for headers."""
+    begun = time.monotonic()
+    with Wire(strict.port) as wire, pytest.raises((OSError, AssertionError)):
+        wire.send("GET / HTTP/1.1\r\n")
+        for _ in range(100):
+            wire.send("X")
+            time.sleep(0.1)
+            wire.socket.settimeout(0.01)
+            try:
+                assert wire.socket.recv(1000)[:12] != b"HTTP/1.1 408"
+            except TimeoutError:
+                continue
+    assert time.monotonic() - begun < 8
+
+
+def test_a_silent_connection_is_closed(strict):
+    """Without a word."""
+    with Wire(strict.port) as wire:
+        assert wire.read_all() == b""
+
+
+def test_an_idle_connection_is_kept_and_then_closed(strict):
+    """Two requests on one connection; then silence."""
+    with Wire(strict.port) as wire:
+        for _ in range(2):
+            assert wire.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").read()[0] == 200
+        assert wire.read_all() == b""
+
+
+def test_a_client_that_does_not_read_is_cut_off(strict):
+    """Its call is settled as abandoned, and the others go on."""
+    with Wire(strict.port) as wire:
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        wire.send(post("/v1/chat/completions", chat({"tokens": 200000}, stream=True), strict.key))
+        call = until(lambda: next((row for row in strict.calls(5) if row["outcome"] == "abandoned"), None))
+    assert call["status"] == 499 and 0 < call["completion_tokens"] < 200000
+    assert alive(strict)
+
+
+def test_requests_sent_ahead_are_answered_in_order(strict):
+    """Pipelining: three at once, three answers."""
+    with Wire(strict.port) as wire:
+        one = post("/v1/chat/completions", chat({"tokens": 1}), strict.key)
+        stream = post("/v1/chat/completions", chat({"tokens": 2}, stream=True), strict.key)
+        wire.send(one + stream + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        reader = wire.socket.makefile("rb")
+        text = b""
+        while b'{"status":"ok"}' not in text:
+            piece = reader.read1(65536)
+            assert piece, text
+            text += piece
+    assert text.count(b"HTTP/1.1 200 OK") == 3 and text.index(b"chat.completion") < text.index(b"[DONE]")
+
+
+def test_expect_100_continue_is_answered(strict):
+    """As curl asks for a large body."""
+    body = json.dumps(chat("hi")).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nAuthorization: Bearer {strict.key}\r\nContent-Length: {len(body)}\r\n"
+    )
+    with Wire(strict.port) as wire:
+        wire.send(head + "Content-Type: application/json\r\nExpect: 100-continue\r\n\r\n")
+        assert wire.socket.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert wire.send(body).read()[0] == 200
+
+
+def test_http_1_0_gets_a_stream_that_ends_with_the_connection(strict):
+    """No chunks, which it would not know."""
+    request = post("/v1/chat/completions", chat({"tokens": 2}, stream=True), strict.key).replace(
+        b"HTTP/1.1", b"HTTP/1.0"
+    )
+    with Wire(strict.port) as wire:
+        head, _, body = wire.send(request).read_all().partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head and body.startswith(b"data: ") and body.endswith(b"data: [DONE]\n\n")
+
+
+def test_head_has_no_body(strict):
+    """For load balancers."""
+    with Wire(strict.port) as wire:
+        text = wire.send("HEAD /healthz HTTP/1.1\r\nConnection: close\r\n\r\n").read_all()
+    assert text.startswith(b"HTTP/1.1 200") and text.endswith(b"\r\n\r\n") and b"content-length: 15" in text
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/chat", "/admin/status/x", "/openapi.json/", "/../etc/passwd"])
+def test_an_unknown_path_is_401_without_a_key_and_404_with_one(strict, path):
+    """What there is, is nobody's business without a key."""
+    assert get(strict, path)[0] == 401
+    assert get(strict, path, strict.key)[0] == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_a_wrong_method_is_405(strict, method):
+    """In the path's format."""
+    with Wire(strict.port) as wire:
+        request = f"{method} /v1/messages HTTP/1.1\r\nAuthorization: Bearer {strict.key}\r\n\r\n"
+        status, _, body = wire.send(request).read()
+    assert status == 405 and anthropic_error(body)["type"] == "invalid_request_error"
+
+
+def test_ten_thousand_silent_connections_do_not_keep_anybody_out(tmp_path_factory, tiny_model):
+    """As many as this machine allows, up to 10,000; then a call is answered."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(10_000, hard - 1000)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    silent: list[socket.socket] = []
+    try:
+        with serving(tmp_path_factory.mktemp("silent") / "home", tiny_model) as server:
+            for _ in range(wanted):
+                silent.append(socket.create_connection(("127.0.0.1", server.port), 10))
+            assert alive(server)
+            assert get(server, "/healthz")[0] == 200
+            for connection in silent:
+                connection.close()
+            assert alive(server)
+    finally:
+        for connection in silent:
+            connection.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_past_the_limit_the_longest_silent_connection_makes_room(tmp_path_factory, tiny_model):
+    """Ten allowed: the eleventh is answered, the first is closed."""
+    env = {"FREEHOLD_LIMITS_CONNECTIONS": "10"}
+    with serving(tmp_path_factory.mktemp("room") / "home", tiny_model, env=env) as server:
+        silent = [Wire(server.port) for _ in range(10)]
+        assert alive(server)
+        assert silent[0].read_all() == b""
+        for wire in silent:
+            wire.close()

@@ -1,0 +1,162 @@
+"""The ledger: every call has one entry, settled once; the chain of acts cannot be rewritten unseen."""
+
+import asyncio
+import sqlite3
+
+import pytest
+
+from freehold.errors import Unaccountable
+from freehold.ledger import Ledger, new_id
+from freehold.store import Store
+from freehold.types import Caller, Kind, Outcome, Role, Settlement, Usage
+
+BOB = Caller("key_1", "bob", Role.MEMBER)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def ledger(path):
+    store = Store(f"sqlite:///{path}")
+    yield Ledger(store)
+    store.close()
+
+
+def test_a_call_is_opened_and_settled_once(ledger):
+    """The entry is on the disk when it is opened; the second settlement changes nothing."""
+
+    async def scenario():
+        ledger.start()
+        entry = ledger.open("req_1", BOB, Kind.CHAT)
+        await entry.opened
+        (opened,) = ledger.calls()
+        usage = Usage(prompt=7, completion=5, cached=3)
+        await entry.settle(Settlement(Outcome.ANSWERED, 200, model="m", digest="d", usage=usage, total_ms=9.0))
+        await entry.settle(Settlement(Outcome.FAILED, 500))
+        ledger.close()
+        return opened
+
+    opened = asyncio.run(scenario())
+    (settled,) = ledger.calls()
+    assert (opened.outcome, opened.caller, opened.kind) == (None, "bob", "chat.completions")
+    assert (settled.outcome, settled.status, settled.model) == ("answered", 200, "m")
+    assert (settled.prompt_tokens, settled.completion_tokens, settled.cached_tokens) == (7, 5, 3)
+
+
+def test_a_thousand_calls_at_once_all_get_there(ledger):
+    """Group commit loses none of them."""
+
+    async def one():
+        entry = ledger.open(new_id("req"), BOB, Kind.CHAT)
+        await entry.opened
+        await entry.settle(Settlement(Outcome.ANSWERED, 200))
+
+    async def scenario():
+        ledger.start()
+        await asyncio.gather(*(one() for _ in range(1000)))
+        ledger.close()
+
+    asyncio.run(scenario())
+    assert ledger.totals() == {"answered": 1000}
+
+
+def test_what_a_crash_left_open_is_settled_as_interrupted(ledger):
+    """At the next start."""
+
+    async def crash():
+        ledger.start()
+        await ledger.open("req_1", BOB, Kind.CHAT).opened
+        ledger.close()
+
+    async def start():
+        left = ledger.start()
+        ledger.close()
+        return left
+
+    asyncio.run(crash())
+    assert asyncio.run(start()) == 1
+    assert ledger.totals() == {"interrupted": 1}
+
+
+def test_a_ledger_that_cannot_be_written_says_so(ledger, path):
+    """The futures fail with Unaccountable, and the writer goes on when it can again."""
+
+    async def scenario():
+        ledger.start()
+        with sqlite3.connect(path) as spoiler:
+            spoiler.execute("ALTER TABLE calls RENAME TO away")
+        entry = ledger.open("req_1", BOB, Kind.CHAT)
+        with pytest.raises(Unaccountable, match="cannot be written"):
+            await entry.opened
+        with sqlite3.connect(path) as spoiler:
+            spoiler.execute("ALTER TABLE away RENAME TO calls")
+        await ledger.open("req_2", BOB, Kind.CHAT).opened
+        spoiler.close()
+        ledger.close()
+
+    asyncio.run(scenario())
+    assert [call.id for call in ledger.calls()] == ["req_2"]
+
+
+def test_an_act_and_its_event_stand_or_fall_together(ledger):
+    """If the change fails, there is no event of it."""
+
+    def fail(_connection):
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        ledger.record("key.created", "x", actor="me", with_it=fail)
+    assert ledger.verify().events == 0
+
+
+def five_events(ledger):
+    for number in range(5):
+        ledger.record("test.act", f"thing {number}", actor="me", detail={"n": number, "text": "ü"})
+
+
+def test_an_untouched_chain_holds(ledger):
+    """And its head is the hash of the last event."""
+    five_events(ledger)
+    found = ledger.verify()
+    assert found.holds and found.events == 5 and found.head == list(ledger.events())[-1].hash
+
+
+TAMPERINGS = {
+    "changed": ("UPDATE events SET subject = 'other' WHERE seq = 3", "event 3 .* was changed"),
+    "detail changed": ("UPDATE events SET detail = '{\"n\": 7}' WHERE seq = 2", "event 2 .* was changed"),
+    "time changed": ("UPDATE events SET at = at + 1 WHERE seq = 5", "event 5 .* was changed"),
+    "removed": ("DELETE FROM events WHERE seq = 3", "event 3 is missing"),
+    "first removed": ("DELETE FROM events WHERE seq = 1", "event 1 is missing"),
+    "reordered": ("UPDATE events SET seq = CASE seq WHEN 2 THEN 30 ELSE seq END", "event 2 is missing"),
+    "closed up": (
+        "DELETE FROM events WHERE seq = 3; UPDATE events SET seq = seq - 1 WHERE seq > 3",
+        "event 3 does not",
+    ),
+    "inserted": (
+        "INSERT INTO events SELECT 6, at, actor, act, subject, detail, hash, 'sha256:00' FROM events WHERE seq = 5",
+        "event 6 .* was changed",
+    ),
+    "swapped": (
+        "UPDATE events SET seq = -1 WHERE seq = 2; UPDATE events SET seq = 2 WHERE seq = 4;"
+        "UPDATE events SET seq = 4 WHERE seq = -1",
+        "event 2 does not",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", TAMPERINGS)
+def test_a_rewritten_chain_is_caught_and_the_first_bad_event_named(ledger, path, how):
+    """By hand, with sqlite3."""
+    statements, said = TAMPERINGS[how]
+    five_events(ledger)
+    with sqlite3.connect(path) as connection:
+        connection.executescript(statements)
+    connection.close()
+    found = ledger.verify()
+    assert not found.holds
+    import re
+
+    assert re.search(said, found.problem), found.problem
