@@ -4,7 +4,6 @@ answered by an engine inside the seal, and leaves one ledger entry, whatever hap
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
@@ -36,13 +35,14 @@ async def answer(
 
     ``read`` makes the checked request out of what the client sent; it is called after the entry is open, so
     that a request which cannot be read is accounted for too. Nothing is yielded before the entry is on the
-    disk, and the end is reached only when its settlement is.
+    disk, and not the last bytes before its settlement is.
 
     Raises:
         Refused, Failed: as `auth`, `policy`, `route`, the ledger and the engine do.
     """
     tally = _Tally()
     failure: FreeholdError | None = None
+    last = b""  # what makes the answer whole is sent when the entry is settled
     entry = house.ledger.open(call_id, caller, kind)
     try:
         request = read()
@@ -53,8 +53,15 @@ async def answer(
         tally.manifest = route.find(request, house.models).model
         async with house.engines[tally.manifest.name].ask(request) as reply:
             tally.reply = reply
-            async for piece in _relay(reply, entry.opened, tally):
-                yield piece
+            async for piece in reply:
+                if tally.first is None:
+                    await entry.opened
+                    tally.first_byte()
+                    yield reply.media_type
+                if reply.complete:
+                    last += piece
+                else:
+                    yield piece
         tally.outcome = Outcome.FAILED if reply.failure else Outcome.ANSWERED
     except FreeholdError as error:
         failure = error
@@ -67,18 +74,8 @@ async def answer(
     await settled
     if failure is not None:
         raise failure
-
-
-async def _relay(reply: Reply, opened: asyncio.Future, tally: _Tally) -> AsyncIterator[str | bytes]:
-    """The reply's media type and bytes; a whole answer is held until it is complete, a stream is not."""
-    head_sent = False
-    async for piece in reply:
-        if not head_sent:
-            await opened
-            tally.first_byte()
-            yield reply.media_type
-            head_sent = True
-        yield piece
+    if last:
+        yield last
 
 
 class _Tally:

@@ -31,9 +31,11 @@ from freehold.config import Server as ServerSettings
 from freehold.engine.base import Engine
 from freehold.engine.fake import FakeEngine
 from freehold.engine.llamacpp import LlamaCpp
+from freehold.engine.template import for_model
 from freehold.errors import BadConfig, PortTaken, SealMissing, UnsafeBind
 from freehold.home import Home, Running
 from freehold.ledger import Ledger
+from freehold.scan import gguf
 from freehold.store import Store
 from freehold.types import EngineState, Layer, Manifest, Role
 from freehold.vault import Vault
@@ -105,7 +107,9 @@ class _Running:
         self.opened, self.folder, self.host = opened, folder, host
         settings = opened.settings
         file = opened.vault.blob(manifest.digest)
-        made: Engine = ENGINES[engine](manifest, file, folder, settings.engine, settings.seal)
+        header, _ = gguf.scan(file)
+        template = for_model(str(header.metadata.get("tokenizer.chat_template", "")) if header else "")
+        made: Engine = ENGINES[engine](manifest, file, template, folder, settings.engine, settings.seal)
         self.engines = {manifest.name: made}
         self.house = House(opened.ledger, self.engines)
 

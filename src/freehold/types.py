@@ -186,4 +186,5 @@ class EngineState(Struct, frozen=True):
     restarts: int
     context: int
     slots: int
+    template: str = ""
     reported: tuple[Layer, ...] = ()

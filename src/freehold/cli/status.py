@@ -48,6 +48,7 @@ def _facts(parts: Any) -> dict[str, Any]:
             "revoked": sum(bool(key.revoked_at) for key in keys),
         },
         "seal": _seal(live, parts.settings),
+        "engines": [] if live is None else [_engine(engine) for engine in live["engines"]],
         "models": [_model(parts, manifest) for manifest in parts.vault.list()],
         "ledger": {"calls": parts.ledger.totals()},
         "audit": {"holds": chain.holds, "events": chain.events, "head": chain.head, "problem": chain.problem},
@@ -84,6 +85,10 @@ def _process(who: str, pid: int | None, state: str, reported: list[dict[str, Any
     return {"who": who, "pid": pid, "state": state, "layers": read + unread}
 
 
+def _engine(engine: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in engine.items() if name != "reported"}
+
+
 def _model(parts: Any, manifest: Any) -> dict[str, Any]:
     facts = msgspec.to_builtins(manifest)
     try:
@@ -102,6 +107,10 @@ def _show(facts: dict[str, Any]) -> None:
         hash_ = "hash verified" if model["verified"] else "HASH DOES NOT VERIFY"
         pinned = "pinned" if model["pinned"] else "not pinned"
         print(f"  model   {model['name']}  {model['digest']}  {hash_}, {pinned}")
+    for engine in facts["engines"]:
+        size = f"{engine['slots']} calls at once, {engine['context']} tokens each"
+        print(f"  engine  {engine['kind']}, {engine['state']}, restarted {engine['restarts']} times; {size}")
+        print(f"          chat template: {engine['template']}")
     print(f"  seal    {facts['seal']['mode']}")
     for process in facts["seal"]["processes"]:
         print(f"    {process['who']}, process {process['pid']}, {process['state']}")

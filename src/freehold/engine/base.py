@@ -23,6 +23,10 @@ class Reply(Protocol):
         """The engine's own token counts so far."""
 
     @property
+    def complete(self) -> bool:
+        """Do the bytes that have passed make a whole answer?"""
+
+    @property
     def failure(self) -> str:
         """What the engine said went wrong after it had begun to answer; empty if nothing did."""
 

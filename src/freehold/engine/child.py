@@ -36,6 +36,7 @@ class Order(Struct, frozen=True):
     slots: int
     threads: int
     seal: str
+    template: str = ""  # instead of the model's own
 
 
 class Word(Struct, frozen=True):

@@ -30,6 +30,7 @@ from freehold.config import Engine as EngineSettings
 from freehold.engine import llamacpp, wire
 from freehold.engine.child import Order
 from freehold.engine.process import EngineProcess
+from freehold.engine.template import Template
 from freehold.errors import EngineUnready
 from freehold.types import EngineState, Kind, Manifest, Request
 
@@ -39,7 +40,9 @@ class FakeEngine:
 
     kind = "fake"
 
-    def __init__(self, model: Manifest, file: Path, folder: Path, settings: EngineSettings, seal: str):
+    def __init__(
+        self, model: Manifest, file: Path, _template: Template, folder: Path, settings: EngineSettings, seal: str
+    ):
         self.model = model
         order = Order(
             engine=self.kind, model=str(file), name=model.name, socket="", key="",

@@ -17,10 +17,11 @@ from typing import Any
 import msgspec
 
 from freehold.config import Engine as EngineSettings
-from freehold.engine import wire
+from freehold.engine import schema, wire
 from freehold.engine.child import Order
 from freehold.engine.meter import Meter
 from freehold.engine.process import EngineProcess
+from freehold.engine.template import Template
 from freehold.errors import BadRequest, ContextExceeded, EngineFailed, EngineUnready, Unsupported
 from freehold.types import EngineState, Kind, Manifest, Request, Usage
 
@@ -36,6 +37,7 @@ PATHS = {
     Kind.MESSAGE: "/v1/messages",
     Kind.COUNT: "/v1/messages/count_tokens",
 }
+_SEEDS = (1 << 32) - 1  # the engine's seeds have 32 bits, and take the highest to mean a random one
 _TOO_LARGE = re.compile(r"input \((\d+) tokens\) is too large.*batch size: (\d+)")
 
 
@@ -44,13 +46,15 @@ class LlamaCpp:
 
     kind = "llamacpp"
 
-    def __init__(self, model: Manifest, file: Path, folder: Path, settings: EngineSettings, seal: str):
-        self.model = model
+    def __init__(
+        self, model: Manifest, file: Path, template: Template, folder: Path, settings: EngineSettings, seal: str
+    ):
+        self.model, self.template = model, template
         context = settings.context or min(model.context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
         order = Order(
             engine=self.kind, model=str(file), name=model.name, socket="", key="", context=context,
             slots=settings.slots or DEFAULT_SLOTS, threads=settings.threads or len(os.sched_getaffinity(0)),
-            seal=seal,
+            seal=seal, template=template.text,
         )  # fmt: skip
         self.context, self.slots = context, order.slots
         self._process = EngineProcess(model, self.kind, order, folder, settings.start_seconds)
@@ -65,14 +69,14 @@ class LlamaCpp:
 
     def state(self) -> EngineState:
         """Where the child is in its life."""
-        return self._process.state()
+        return msgspec.structs.replace(self._process.state(), template=self.template.says)
 
     @asynccontextmanager
     async def ask(self, request: Request) -> AsyncIterator[Answer]:
         """See `base.Engine.ask`."""
         if not self._process.ready:
             raise EngineUnready(f"The engine of {self.model.name} is {self.state().state}.")
-        body = dialect(request, slots=self.slots)
+        body = dialect(request, slots=self.slots, tools=self.template.tools)
         content = msgspec.json.encode(body)
         exchange = await wire.exchange(
             self._process.socket, "POST", PATHS[request.kind], content, self._process.headers
@@ -100,6 +104,11 @@ class Answer:
         return self._meter.usage
 
     @property
+    def complete(self) -> bool:
+        """Do the bytes that have passed make a whole answer?"""
+        return self._meter.complete
+
+    @property
     def failure(self) -> str:
         """What the engine said went wrong in mid-stream."""
         return self._meter.failure
@@ -117,13 +126,20 @@ class Answer:
         yield answer
 
 
-def dialect(request: Request, *, slots: int) -> dict[str, Any]:
-    """The body as this engine wants it.
+def dialect(request: Request, *, slots: int, tools: bool) -> dict[str, Any]:
+    """The body as this engine wants it. ``tools`` says whether the model's template has a place for them.
 
     Raises:
         Unsupported: it asks for what this engine cannot do and would pass over in silence.
+        BadRequest: it asks for what nothing could do.
     """
     body = dict(request.body)
+    if body.get("tools") and not tools:
+        raise Unsupported("This model's template has no place for tools.", hint="Take another model.", param="tools")
+    for name in ("tools", "response_format", "text"):
+        schema.check(body.get(name), name)
+    if "seed" in body:
+        body["seed"] %= _SEEDS
     if request.kind in (Kind.CHAT, Kind.COMPLETION, Kind.RESPONSE):
         if request.stream:
             body["timings_per_token"] = True  # exact counts even of a stream that is never finished
@@ -238,6 +254,8 @@ def serve(order: Order) -> Any:
     params.embedding = True
     params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     params.use_jinja = True
+    if order.template:
+        params.chat_template = order.template
     params.fit_params = False  # what was asked for, or a clear failure; never quietly less
     params.ui = False
     params.endpoint_slots = False

@@ -55,6 +55,7 @@ class _Event(Struct):
     error: msgspec.Raw | None = None
 
 
+_LAST = frozenset({"message_stop", "response.completed"})  # chat and completions end with [DONE]
 _event = msgspec.json.Decoder(_Event)
 _error = msgspec.json.Decoder(dict)
 
@@ -64,6 +65,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.failure = ""
+        self.complete = False
         self._prompt = 0
         self._cached = 0
         self._completion: dict[int, int] = {}  # by choice
@@ -81,9 +83,12 @@ class Meter:
         for line in lines:
             if line.startswith(b"data: {") and (event := _decode(line[6:])):
                 self._take(event)
+            elif line == b"data: [DONE]":
+                self.complete = True
 
     def read_answer(self, answer: bytes) -> None:
         """Take in a whole JSON answer."""
+        self.complete = True
         event = _decode(answer)
         if event is None:
             return
@@ -95,6 +100,8 @@ class Meter:
     def _take(self, event: _Event) -> None:
         if event.error is not None:
             self.failure = _message(event.error)
+        if event.type in _LAST:
+            self.complete = True
         for inner in (event.message, event.response):
             if inner is not None and inner.usage is not None:
                 self._count_usage(inner.usage)

@@ -22,6 +22,8 @@ from freehold.types import EngineState, Layer, Manifest
 
 _BACK_OFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before each restart in a row
 _STEADY = 60.0  # an engine that stayed up this long starts again at the first back-off
+_LOOK = 5.0  # seconds between looks at whether it still answers, and for one answer
+_SILENCE = 30.0  # an engine that has not answered for this long is stuck
 _STOP = 5.0  # seconds between asking a child to stop and killing it
 _LINES = 200  # of the engine's own output, kept in memory only: it could quote a prompt
 _SOCKET_PATH = 100  # a Unix socket's path has at most 107 bytes
@@ -66,7 +68,7 @@ class EngineProcess:
         order = self._order
         return EngineState(
             self.model.name, self.model.digest, self.kind, self._state, pid, self.restarts,
-            order.context, order.slots, self.layers,
+            order.context, order.slots, "", self.layers,
         )  # fmt: skip
 
     async def start(self) -> None:
@@ -136,8 +138,9 @@ class EngineProcess:
         if not os.path.exists(self.socket):
             return False
         try:
-            asked = await wire.exchange(self.socket, "GET", "/health", b"", self.headers)
-        except EngineFailed:
+            asking = wire.exchange(self.socket, "GET", "/health", b"", self.headers)
+            asked = await asyncio.wait_for(asking, _LOOK)
+        except (EngineFailed, TimeoutError):
             return False
         asked.close()
         return asked.status == 200
@@ -146,7 +149,7 @@ class EngineProcess:
         """Restart the child whenever it dies, waiting longer each time in a row."""
         in_a_row, since = 0, time.monotonic()
         while True:
-            await self._process.wait()
+            await self._until_gone()
             self._state = "restarting"
             if time.monotonic() - since > _STEADY:
                 in_a_row = 0
@@ -161,6 +164,21 @@ class EngineProcess:
                     await self._end()
                     _note(f"The engine of {self.model.name} did not come back: {error}")
             since = time.monotonic()
+
+    async def _until_gone(self) -> None:
+        """Until the child ends; one that has not answered for too long is ended here."""
+        silent_since = None
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), _LOOK)
+                return
+            if await self._answers():
+                silent_since = None
+            elif silent_since is None:
+                silent_since = time.monotonic()
+            elif time.monotonic() - silent_since > _SILENCE:
+                _note(f"The engine of {self.model.name} has not answered for {_SILENCE:g} s; ending it.")
+                self._process.kill()
 
     async def _end(self) -> None:
         process = self._process

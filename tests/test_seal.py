@@ -1,0 +1,187 @@
+"""The seal: what a sealed process cannot do, tried by a sealed process, and by an ordinary user too."""
+
+import json
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from freehold.seal import kernel, landlock
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the seal is the Linux kernel's")
+
+SEALED = """
+import ctypes, json, os, socket, sys
+from pathlib import Path
+from freehold import seal
+from freehold.seal import kernel
+folder = Path(sys.argv[2])
+plan = seal.engine_plan(model=folder / "model", folder=folder) if sys.argv[1] == "engine" else seal.gateway_plan()
+layers = seal.apply(plan)
+def attempt(what):
+    try:
+        return what() or "done"
+    except (OSError, PermissionError) as error:
+        return error.strerror or str(error)
+"""
+
+
+def sealed(profile: str, folder, program: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-P", "-c", SEALED + program, profile, str(folder)], capture_output=True, text=True, **options
+    )
+
+
+def told(profile: str, folder, program: str, **options):
+    done = sealed(profile, folder, program + "\nprint(json.dumps(result))", **options)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_every_layer_of_the_engines_seal_is_on_here(tmp_path):
+    """And the kernel agrees."""
+    program = (
+        "result = [[l.name, l.active, l.detail] for l in layers], [[l.name, l.active] for l in seal.read(os.getpid())]"
+    )
+    reported, read = told("engine", tmp_path, program)
+    if not landlock.version():
+        pytest.skip("this kernel has no Landlock")
+    assert all(active for _, active, _ in reported), reported
+    # the process compares its own network namespace with its own, so that one it cannot tell
+    assert [name for name, active in read if not active] == ["network_namespace"]
+
+
+@pytest.mark.parametrize("profile", ["gateway", "engine"])
+def test_no_socket_but_unix_can_be_made(tmp_path, profile):
+    """Every family that the kernel numbers, and socketpair as well."""
+    program = """
+result = {}
+for family in range(50):
+    if family != socket.AF_UNIX:
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW):
+            result[f"{family} {kind}"] = attempt(lambda: socket.socket(family, kind).close())
+result["pair"] = attempt(lambda: kernel.syscall("socketpair", 10, 1, 0, (ctypes.c_int * 2)()))
+result["unix"] = attempt(lambda: socket.socket(socket.AF_UNIX).close())
+"""
+    result = told(profile, tmp_path, program)
+    assert result.pop("unix") == "done" and set(result.values()) == {"Operation not permitted"}
+
+
+REFUSED = (
+    "io_uring_setup",
+    "ptrace",
+    "process_vm_readv",
+    "pidfd_getfd",
+    "bpf",
+    "userfaultfd",
+    "keyctl",
+    "mount",
+    "setns",
+)
+
+
+@pytest.mark.parametrize("profile", ["gateway", "engine"])
+def test_ways_round_the_seal_are_refused(tmp_path, profile):
+    """Other processes, other namespaces, the kernel itself."""
+    program = f"result = {{name: attempt(lambda: kernel.syscall(name, 0, 0, 0, 0, 0)) for name in {REFUSED}}}"
+    assert set(told(profile, tmp_path, program).values()) == {"Operation not permitted"}
+
+
+def test_an_engine_cannot_run_a_program_reach_a_socket_or_read_a_file(tmp_path):
+    """Beyond what it was given."""
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "secret").write_text("x")
+    program = """
+import subprocess
+secret = folder.parent / "secret"
+other = socket.socket(socket.AF_UNIX)
+mine = socket.socket(socket.AF_UNIX); mine.bind(str(folder / "mine.sock")); mine.listen()
+datagram = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+result = {
+    "exec": attempt(lambda: os.execv("/bin/true", ["true"])),
+    "connect": attempt(lambda: other.connect("/run/x.sock")),
+    "sendto": attempt(lambda: datagram.sendto(b"x", "/dev/log")),
+    "sendmsg": attempt(lambda: datagram.sendmsg([b"x"], [], 0, "/dev/log")),
+    "read": attempt(lambda: secret.read_text()),
+    "write": attempt(lambda: (folder / "new").write_text("x")),
+    "list": attempt(lambda: os.listdir(folder.parent)),
+    "unshare": attempt(lambda: kernel.unshare(kernel.CLONE_NEWUSER)),
+    "home": attempt(lambda: os.listdir("/root") if os.path.exists("/root") else None),
+}
+"""
+    result = told("engine", tmp_path / "engine", program)
+    assert set(result.values()) <= {"Operation not permitted", "Permission denied"}, result
+
+
+def test_the_engines_network_namespace_is_empty(tmp_path):
+    """No interface but a loopback that is down."""
+    program = "result = [line.split(':')[0].strip() for line in open('/proc/self/net/dev') if ':' in line]"
+    assert told("engine", tmp_path, program) in ([], ["lo"])
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the two are x86-64's")
+@pytest.mark.parametrize("profile", ["gateway", "engine"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        "ctypes.CDLL(None).syscall(0x40000000 | 39)",  # x32 getpid
+        # mov eax, 20; int 0x80; ret: the 32-bit getpid
+        "import mmap\ncode = mmap.mmap(-1, 4096, prot=7); code.write(bytes.fromhex('b814000000cd80c3'))\n"
+        "address = ctypes.addressof(ctypes.c_char.from_buffer(code)); ctypes.CFUNCTYPE(ctypes.c_int)(address)()",
+    ],
+)
+def test_a_foreign_architecture_is_killed(tmp_path, profile, program):
+    """x32 numbers and 32-bit calls, by SIGSYS; the control, outside the seal, is not."""
+    outside = subprocess.run([sys.executable, "-c", "import ctypes\n" + program], capture_output=True)
+    assert outside.returncode != -31
+    assert sealed(profile, tmp_path, program).returncode == -31
+
+
+def test_a_thread_that_was_there_before_is_sealed_too(tmp_path):
+    """The filter goes on every thread."""
+    script = """
+import json, socket, threading
+from freehold import seal
+go, out = threading.Event(), []
+def later():
+    go.wait()
+    try:
+        socket.socket(); out.append("open")
+    except OSError as error:
+        out.append(error.strerror)
+thread = threading.Thread(target=later); thread.start()
+seal.apply(seal.gateway_plan()); go.set(); thread.join()
+print(out[0])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "Operation not permitted"
+
+
+def test_the_seal_needs_no_privilege(tmp_path):
+    """A process that holds no capability at all puts on every layer."""
+    script = "from freehold.seal import kernel as k; k.drop_capabilities()\n" + SEALED
+    script += "print(json.dumps([layer.active for layer in layers]))"
+    done = subprocess.run([sys.executable, "-P", "-c", script, "engine", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    if not landlock.version():
+        pytest.skip("this kernel has no Landlock")
+    assert all(json.loads(done.stdout)) and len(json.loads(done.stdout)) == 6
+
+
+def test_a_layer_that_the_kernel_refuses_is_reported_and_not_raised(tmp_path):
+    """With the reason; what is required is the caller's decision."""
+    program = "result = [[layer.name, layer.active, layer.detail] for layer in seal.apply(plan)]"
+    again = told("engine", tmp_path, program)  # a second time, in a process that may not unshare any more
+    refused = {name: detail for name, active, detail in again if not active}
+    assert "network_namespace" in refused and "Operation not permitted" in refused["network_namespace"]
+
+
+def test_both_known_architectures_have_every_number_that_the_seal_uses():
+    """A missing one would be a hole on that machine."""
+    from freehold.seal import bpf
+
+    used = {*bpf.ENGINE, "socket", "socketpair", "sendto", "seccomp", "capset", "landlock_restrict_self"}
+    for machine, numbers in kernel.SYSCALLS.items():
+        assert used <= numbers.keys(), machine
+        assert len(set(numbers.values())) == len(numbers), machine
