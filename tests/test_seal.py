@@ -1,6 +1,7 @@
 """The seal: what a sealed process cannot do, tried by a sealed process, and by an ordinary user too."""
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -159,14 +160,27 @@ print(out[0])
 
 
 def test_the_seal_needs_no_privilege(tmp_path):
-    """A process that holds no capability at all puts on every layer."""
-    script = "from freehold.seal import kernel as k; k.drop_capabilities()\n" + SEALED
-    script += "print(json.dumps([layer.active for layer in layers]))"
-    done = subprocess.run([sys.executable, "-P", "-c", script, "engine", str(tmp_path)], capture_output=True, text=True)
+    """An ordinary user, who holds no capability, puts on every layer."""
+    become = "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n" if os.geteuid() == 0 else ""
+    script = SEALED.replace("layers = ", become + "layers = ")
+    script += "print(json.dumps([[layer.name, layer.active, layer.detail] for layer in layers]))"
+    done = subprocess.run([sys.executable, "-P", "-c", script, "engine", "/tmp"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     if not landlock.version():
         pytest.skip("this kernel has no Landlock")
-    assert all(json.loads(done.stdout)) and len(json.loads(done.stdout)) == 6
+    assert [layer for layer in json.loads(done.stdout) if not layer[1]] == []
+
+
+def test_a_namespace_that_cannot_be_had_whole_is_not_entered_by_half(tmp_path):
+    """The superuser without capabilities may make one but not map itself into it; it stays outside and says so."""
+    if os.geteuid() != 0:
+        pytest.skip("only the superuser meets this")
+    script = "from freehold.seal import kernel as k; k.drop_capabilities()\n" + SEALED
+    script += "print(json.dumps([[layer.name, layer.active] for layer in layers] + [[os.getuid(), True]]))"
+    done = subprocess.run([sys.executable, "-P", "-c", script, "engine", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *layers, (uid, _) = json.loads(done.stdout)
+    assert [name for name, active in layers if not active] == ["network_namespace"] and uid == 0
 
 
 def test_a_layer_that_the_kernel_refuses_is_reported_and_not_raised(tmp_path):

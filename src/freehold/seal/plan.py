@@ -91,13 +91,29 @@ def _limits(plan: Plan) -> str:
 
 
 def _own_network() -> str:
-    """A user namespace that maps only this user, and an empty network namespace inside it."""
+    """A user namespace that maps only this user, and an empty network namespace inside it.
+
+    A forked child tries first: a process that got half-way would be left without a user of its own.
+    """
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _enter_namespace()
+            os._exit(0)
+        except OSError as error:
+            os._exit(error.errno or 255)
+    if code := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+        raise OSError(code, os.strerror(code))
+    _enter_namespace()
+    return "its own network namespace, with no interface up"
+
+
+def _enter_namespace() -> None:
     user, group = os.getuid(), os.getgid()
     kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNET)
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-    return "its own network namespace, with no interface up"
 
 
 def _no_new_privs() -> str:
