@@ -161,7 +161,8 @@ print(out[0])
 
 def test_the_seal_needs_no_privilege(tmp_path):
     """An ordinary user, who holds no capability, puts on every layer."""
-    become = "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n" if os.geteuid() == 0 else ""
+    dumpable = "kernel.prctl(4, 1)"  # PR_SET_DUMPABLE, as execve would after the change of user
+    become = f"os.setgroups([]); os.setgid(65534); os.setuid(65534); {dumpable}\n" if os.geteuid() == 0 else ""
     script = SEALED.replace("layers = ", become + "layers = ")
     script += "print(json.dumps([[layer.name, layer.active, layer.detail] for layer in layers]))"
     done = subprocess.run([sys.executable, "-P", "-c", script, "engine", "/tmp"], capture_output=True, text=True)
