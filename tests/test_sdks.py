@@ -16,6 +16,7 @@ WEATHER = {
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }
 ASK_WEATHER = [{"role": "user", "content": "What is the weather in Paris?"}]
+COLD = {"temperature": 0}  # this SDK has no argument for it any more
 PERSON = {
     "type": "object",
     "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
@@ -88,7 +89,7 @@ def test_a_tool_that_must_be_called_is_called(client):
     """With arguments that fit its schema."""
     answer = client.chat.completions.create(
         model=MODEL, messages=ASK_WEATHER, tools=[{"type": "function", "function": WEATHER}],
-        tool_choice="required", max_tokens=60, temperature=0,
+        tool_choice="required", max_tokens=60, temperature=0, parallel_tool_calls=False,
     )  # fmt: skip
     (call,) = answer.choices[0].message.tool_calls
     assert answer.choices[0].finish_reason == "tool_calls" and call.function.name == "get_weather"
@@ -110,7 +111,7 @@ def test_a_tool_call_streamed(client):
     """Its name and arguments come in pieces."""
     stream = client.chat.completions.create(
         model=MODEL, messages=ASK_WEATHER, tools=[{"type": "function", "function": WEATHER}],
-        tool_choice="required", max_tokens=60, temperature=0, stream=True,
+        tool_choice="required", max_tokens=60, temperature=0, stream=True, parallel_tool_calls=False,
     )  # fmt: skip
     pieces = [call for chunk in stream for call in chunk.choices[0].delta.tool_calls or ()]
     assert next(piece.function.name for piece in pieces if piece.function.name) == "get_weather"
@@ -143,7 +144,9 @@ def test_an_answer_held_to_a_schema_fits_it(client):
 
 def test_logprobs_seed_stop_and_n(client, real):
     """Each does what it says."""
-    answer = client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=3, logprobs=True, top_logprobs=2)
+    answer = client.chat.completions.create(
+        model=MODEL, messages=HELLO, max_tokens=3, logprobs=True, top_logprobs=2, temperature=0
+    )
     assert len(answer.choices[0].logprobs.content) == 3 and len(answer.choices[0].logprobs.content[0].top_logprobs) == 2
     texts = {
         client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=12, seed=-7, temperature=1.0)
@@ -194,7 +197,7 @@ def test_responses(client, real):
     tool = {"type": "function", **WEATHER}
     called = client.responses.create(
         model=MODEL, input="What is the weather in Paris?", tools=[tool], tool_choice="required", max_output_tokens=60,
-        temperature=0,
+        temperature=0, parallel_tool_calls=False,
     )  # fmt: skip
     assert [item.name for item in called.output if item.type == "function_call"] == ["get_weather"]
     form = {"format": {"type": "json_schema", "name": "person", "schema": PERSON}}
@@ -240,7 +243,7 @@ def test_openai_errors(client, real):
 
 def test_messages(claude, real):
     """An answer with its usage, and the same usage in the ledger; the cached part is in the prompt."""
-    answer = claude.messages.create(model=MODEL, max_tokens=8, system="Be brief.", messages=HELLO, temperature=0)
+    answer = claude.messages.create(model=MODEL, max_tokens=8, system="Be brief.", messages=HELLO, extra_body=COLD)
     call = real.calls(1)[0]
     assert answer.content[0].text and answer.model == MODEL
     assert call["completion_tokens"] == answer.usage.output_tokens
@@ -261,13 +264,13 @@ def test_messages_with_a_tool(claude):
     """Called when it must be, streamed too; its result goes back in."""
     tool = {"name": "get_weather", "description": "The weather in a city", "input_schema": WEATHER["parameters"]}
     answer = claude.messages.create(
-        model=MODEL, max_tokens=60, messages=ASK_WEATHER, tools=[tool], tool_choice={"type": "any"}, temperature=0
+        model=MODEL, max_tokens=60, messages=ASK_WEATHER, tools=[tool], tool_choice={"type": "any"}, extra_body=COLD
     )
     use = next(block for block in answer.content if block.type == "tool_use")
     assert answer.stop_reason == "tool_use" and use.name == "get_weather" and "city" in use.input
     named = {"type": "tool", "name": "get_weather"}
     with claude.messages.stream(
-        model=MODEL, max_tokens=60, messages=ASK_WEATHER, tools=[tool], tool_choice=named, temperature=0
+        model=MODEL, max_tokens=60, messages=ASK_WEATHER, tools=[tool], tool_choice=named, extra_body=COLD
     ) as stream:
         assert next(block for block in stream.get_final_message().content if block.type == "tool_use").input
     result = {"type": "tool_result", "tool_use_id": use.id, "content": "18 degrees"}
@@ -284,7 +287,7 @@ def test_count_tokens(claude):
 
 def test_stop_sequences(claude):
     """The one that stopped it is named."""
-    answer = claude.messages.create(model=MODEL, max_tokens=40, messages=HELLO, stop_sequences=["e"], temperature=0)
+    answer = claude.messages.create(model=MODEL, max_tokens=40, messages=HELLO, stop_sequences=["e"], extra_body=COLD)
     assert "e" not in answer.content[0].text and answer.stop_sequence == "e"
 
 

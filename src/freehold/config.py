@@ -66,6 +66,7 @@ class Engine(Struct, frozen=True, forbid_unknown_fields=True):
     slots: Annotated[int, Meta(ge=0, le=64, description="calls answered at once; 0: four")] = 0
     threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads; 0: all cores")] = 0
     start_seconds: Annotated[Seconds, Meta(description="time that a model may take to load")] = 300.0
+    stuck_seconds: Annotated[Seconds, Meta(description="an engine silent for this long is ended and restarted")] = 60.0
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -79,7 +79,7 @@ class ToolChoice(_Strict):
 
     type: Literal["auto", "any", "tool", "none"]
     name: str | UnsetType = UNSET
-    disable_parallel_tool_use: Literal[True] | UnsetType = UNSET
+    disable_parallel_tool_use: Literal[False] | UnsetType = UNSET
 
 
 class CountTokens(_Strict, kw_only=True):
@@ -96,7 +96,7 @@ class Messages(CountTokens, kw_only=True):
     """The body of POST /v1/messages."""
 
     max_tokens: Count
-    stop_sequences: Annotated[list[str], Meta(max_length=16)] | UnsetType = UNSET
+    stop_sequences: Annotated[list[Text], Meta(max_length=16)] | UnsetType = UNSET
     temperature: Share | UnsetType = UNSET
     top_p: Share | UnsetType = UNSET
     top_k: Annotated[int, Meta(ge=0, le=1 << 20)] | UnsetType = UNSET

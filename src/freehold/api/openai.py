@@ -23,7 +23,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
 Token = Annotated[int, Meta(ge=0, le=1 << 31)]
-Stop = str | Annotated[list[str], Meta(max_length=16)]
+Stop = Text | Annotated[list[Text], Meta(max_length=16)]
 
 
 class _Strict(Struct, forbid_unknown_fields=True):

@@ -48,7 +48,7 @@ class FakeEngine:
             engine=self.kind, model=str(file), name=model.name, socket="", key="",
             context=settings.context or 4096, slots=settings.slots or 4, threads=1, seal=seal,
         )  # fmt: skip
-        self._process = EngineProcess(model, self.kind, order, folder, settings.start_seconds)
+        self._process = EngineProcess(model, self.kind, order, folder, settings)
 
     async def start(self) -> None:
         """Start the child."""
@@ -121,7 +121,7 @@ class _Talk:
             writer.close()
 
     async def respond(self, path: str, content: bytes, writer: asyncio.StreamWriter) -> None:
-        if path == "/health":
+        if path in ("/health", "/metrics"):
             return _plain(writer, 200, {"status": "ok"})
         body = msgspec.json.decode(content)
         text = _prompt(body)

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from freehold.config import Engine as EngineSettings
-from freehold.engine import schema, wire
+from freehold.engine import assemble, conversation, schema, tooling, wire
 from freehold.engine.child import Order
 from freehold.engine.meter import Meter
 from freehold.engine.process import EngineProcess
@@ -38,6 +38,8 @@ PATHS = {
     Kind.COUNT: "/v1/messages/count_tokens",
 }
 _SEEDS = (1 << 32) - 1  # the engine's seeds have 32 bits, and take the highest to mean a random one
+# The engine answers 500 to whatever throws while it reads a request; these are the request's fault all the same.
+_AT_FAULT = re.compile(r"parse|must be|must contain|not supported|not found|is required|does not match|invalid", re.I)
 _TOO_LARGE = re.compile(r"input \((\d+) tokens\) is too large.*batch size: (\d+)")
 
 
@@ -57,7 +59,7 @@ class LlamaCpp:
             seal=seal, template=template.text,
         )  # fmt: skip
         self.context, self.slots = context, order.slots
-        self._process = EngineProcess(model, self.kind, order, folder, settings.start_seconds)
+        self._process = EngineProcess(model, self.kind, order, folder, settings)
 
     async def start(self) -> None:
         """Load the model in a sealed child. Raises BadModel if it will not load."""
@@ -76,7 +78,7 @@ class LlamaCpp:
         """See `base.Engine.ask`."""
         if not self._process.ready:
             raise EngineUnready(f"The engine of {self.model.name} is {self.state().state}.")
-        body = dialect(request, slots=self.slots, tools=self.template.tools)
+        body = dialect(request, slots=self.slots, template=self.template)
         content = msgspec.json.encode(body)
         exchange = await wire.exchange(
             self._process.socket, "POST", PATHS[request.kind], content, self._process.headers
@@ -93,7 +95,7 @@ class Answer:
     """A `base.Reply` over one exchange."""
 
     def __init__(self, exchange: wire.Exchange, request: Request):
-        self.media_type = exchange.media_type
+        self.media_type = "application/json" if _has_choices(request) else exchange.media_type
         self._exchange = exchange
         self._request = request
         self._meter = Meter()
@@ -119,42 +121,47 @@ class Answer:
                 self._meter.read(piece)
                 yield piece
             return
-        answer = await self._exchange.body()
-        if _counts_choices(self._request):
-            answer = with_every_choice_counted(answer, keep=bool(self._request.body.get("logprobs")))
-        self._meter.read_answer(answer)
+        answer = await self._whole()
+        if prefill := conversation.prefill(self._request):
+            answer = conversation.without_echo(answer, prefill)
         yield answer
 
+    async def _whole(self) -> bytes:
+        if not _has_choices(self._request):
+            answer = await self._exchange.body()
+            self._meter.read_answer(answer)
+            return answer
+        completion = assemble.ChatCompletion()
+        async for piece in self._exchange:
+            self._meter.read(piece)
+            completion.read(piece)
+        return completion.whole(self._meter.usage)
 
-def dialect(request: Request, *, slots: int, tools: bool) -> dict[str, Any]:
-    """The body as this engine wants it. ``tools`` says whether the model's template has a place for them.
+
+def dialect(request: Request, *, slots: int, template: Template) -> dict[str, Any]:
+    """The body as this engine wants it.
 
     Raises:
         Unsupported: it asks for what this engine cannot do and would pass over in silence.
         BadRequest: it asks for what nothing could do.
     """
     body = dict(request.body)
-    if body.get("tools") and not tools:
-        raise Unsupported("This model's template has no place for tools.", hint="Take another model.", param="tools")
     for name in ("tools", "response_format", "text"):
         schema.check(body.get(name), name)
     if "seed" in body:
         body["seed"] %= _SEEDS
-    if request.kind in (Kind.CHAT, Kind.COMPLETION, Kind.RESPONSE):
-        if request.stream:
-            body["timings_per_token"] = True  # exact counts even of a stream that is never finished
-        if body.get("n", 1) > slots:
-            raise Unsupported(f"n is {body['n']}, and this engine answers {slots} at once.", param="n")
-    if _counts_choices(request) and not body.get("logprobs"):
-        body["logprobs"] = True  # to count by, see with_every_choice_counted
-        body["top_logprobs"] = 1
-    if request.kind in (Kind.CHAT, Kind.RESPONSE):
-        _choose_tool(body, named=_named_function(body.get("tool_choice")), nested=request.kind is Kind.CHAT)
+    if body.get("n", 1) > slots:
+        raise Unsupported(f"n is {body['n']}, and this engine answers {slots} at once.", param="n")
+    if _has_choices(request):
+        body["stream"] = True
+    if body.get("stream") and request.kind is not Kind.MESSAGE:
+        body["timings_per_token"] = True  # exact counts even of a stream that is never finished
     if request.kind is Kind.RESPONSE:
         _response_format(body)
-    if request.kind in (Kind.MESSAGE, Kind.COUNT):
-        _choose_anthropic_tool(body)
-    return body
+        body["input"] = conversation.items(body["input"])
+    if "messages" in body:
+        body["messages"] = conversation.messages(body["messages"])
+    return tooling.prepare(request.kind, body, template)
 
 
 def refusal(status: int, body: bytes) -> Exception:
@@ -168,64 +175,14 @@ def refusal(status: int, body: bytes) -> Exception:
         return ContextExceeded(int(error["n_prompt_tokens"]), int(error["n_ctx"]))
     if found := _TOO_LARGE.search(message):
         return ContextExceeded(int(found[1]), int(found[2]))
-    if 400 <= status < 500:
+    if 400 <= status < 500 or _AT_FAULT.search(message):
         return BadRequest(f"The engine refused the request: {message}", hint="")
     return EngineFailed(f"The engine failed: {message}", hint="")
 
 
-def with_every_choice_counted(answer: bytes, *, keep: bool) -> bytes:
-    """Mend the usage of an answer with several choices, of which the engine counts only the first.
-
-    Every choice's ``logprobs`` hold one item for each token generated, so their lengths are the engine's own
-    counts; they are taken out again unless the client asked for them too (``keep``).
-    """
-    document = msgspec.json.decode(answer)
-    tokens = sum(len((choice.get("logprobs") or {}).get("content") or ()) for choice in document["choices"])
-    if not keep:
-        for choice in document["choices"]:
-            choice.pop("logprobs", None)
-    usage = document["usage"]
-    usage["completion_tokens"] = tokens
-    usage["total_tokens"] = usage["prompt_tokens"] + tokens
-    return msgspec.json.encode(document)
-
-
-def _counts_choices(request: Request) -> bool:
-    return request.kind is Kind.CHAT and not request.stream and (request.body.get("n") or 1) > 1
-
-
-def _named_function(choice: Any) -> str | None:
-    """The function that a ``tool_choice`` object names, in the chat or in the responses form."""
-    if not isinstance(choice, dict):
-        return None
-    return choice.get("name") or (choice.get("function") or {}).get("name")
-
-
-def _choose_tool(body: dict[str, Any], *, named: str | None, nested: bool) -> None:
-    """The engine knows none, auto and required; a named function is 'required' with no other on offer."""
-    if named is None:
-        return
-    tools = [tool for tool in body.get("tools", ()) if (tool["function"] if nested else tool).get("name") == named]
-    if not tools:
-        raise BadRequest(f"tool_choice names {named!r}, which is not among the tools.", param="tool_choice")
-    body["tools"], body["tool_choice"] = tools, "required"
-
-
-def _choose_anthropic_tool(body: dict[str, Any]) -> None:
-    """The engine reads auto and any; ``tool`` offers that tool alone, ``none`` offers none."""
-    choice = body.get("tool_choice")
-    if not choice:
-        return
-    if choice["type"] == "none":
-        body.pop("tools", None)
-        body.pop("tool_choice")
-    if choice["type"] == "tool":
-        body["tools"] = [tool for tool in body.get("tools", ()) if tool["name"] == choice.get("name")]
-        if not body["tools"]:
-            raise BadRequest(
-                f"tool_choice names {choice.get('name')!r}, which is not among the tools.", param="tool_choice"
-            )
-        body["tool_choice"] = {"type": "any"}
+def _has_choices(request: Request) -> bool:
+    """A whole answer of several choices, which is asked for as a stream; see `assemble`."""
+    return request.kind is Kind.CHAT and not request.stream and request.body.get("n", 1) > 1
 
 
 def _response_format(body: dict[str, Any]) -> None:
@@ -247,6 +204,10 @@ def serve(order: Order) -> Any:
     params.model_alias = {order.name}
     params.n_ctx = order.context * order.slots  # the engine divides it among its slots
     params.n_parallel = order.slots
+    # One buffer for all slots: with a buffer each, the engine splits batches so that the mean of a text's
+    # vectors covers only its last part whenever two texts of different length are embedded at once.
+    params.kv_unified = True
+    params.kv_unified_per_slot = order.context  # and still no call may use another's share
     params.n_batch = params.n_ubatch = min(order.context, MAX_BATCH)
     params.cpuparams.n_threads = order.threads
     params.hostnames = [order.socket]
@@ -258,6 +219,7 @@ def serve(order: Order) -> Any:
         params.chat_template = order.template
     params.fit_params = False  # what was asked for, or a clear failure; never quietly less
     params.ui = False
+    params.endpoint_metrics = True  # answered by the engine's own loop, which is how a stuck one is noticed
     params.endpoint_slots = False
     params.endpoint_props = False
     params.cors_origins = ""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from freehold.config import Engine as EngineSettings
 from freehold.engine import wire
 from freehold.engine.child import Order, Word
 from freehold.errors import BadModel, EngineFailed, FreeholdError
@@ -23,7 +24,6 @@ from freehold.types import EngineState, Layer, Manifest
 _BACK_OFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before each restart in a row
 _STEADY = 60.0  # an engine that stayed up this long starts again at the first back-off
 _LOOK = 5.0  # seconds between looks at whether it still answers, and for one answer
-_SILENCE = 30.0  # an engine that has not answered for this long is stuck
 _STOP = 5.0  # seconds between asking a child to stop and killing it
 _LINES = 200  # of the engine's own output, kept in memory only: it could quote a prompt
 _SOCKET_PATH = 100  # a Unix socket's path has at most 107 bytes
@@ -33,14 +33,15 @@ _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "C
 class EngineProcess:
     """One engine's child. `order` says what it is to become; the socket's folder and key are made here."""
 
-    def __init__(self, model: Manifest, kind: str, order: Order, folder: Path, start_seconds: float):
+    def __init__(self, model: Manifest, kind: str, order: Order, folder: Path, settings: EngineSettings):
         self.model = model
         self.kind = kind
         self.layers: tuple[Layer, ...] = ()
         self.restarts = 0
         self._order = order
         self._folder = folder
-        self._start_seconds = start_seconds
+        self._start_seconds = settings.start_seconds
+        self._stuck_seconds = settings.stuck_seconds
         self._state = "stopped"
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task | None = None
@@ -134,11 +135,11 @@ class EngineProcess:
                 raise self._will_not_start(f"it was not ready within {self._start_seconds:g} s")
             await asyncio.sleep(0.02)
 
-    async def _answers(self) -> bool:
+    async def _answers(self, path: str = "/health") -> bool:
         if not os.path.exists(self.socket):
             return False
         try:
-            asking = wire.exchange(self.socket, "GET", "/health", b"", self.headers)
+            asking = wire.exchange(self.socket, "GET", path, b"", self.headers)
             asked = await asyncio.wait_for(asking, _LOOK)
         except (EngineFailed, TimeoutError):
             return False
@@ -172,12 +173,12 @@ class EngineProcess:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), _LOOK)
                 return
-            if await self._answers():
+            if await self._answers("/metrics"):  # /health is answered even by a stuck engine
                 silent_since = None
             elif silent_since is None:
                 silent_since = time.monotonic()
-            elif time.monotonic() - silent_since > _SILENCE:
-                _note(f"The engine of {self.model.name} has not answered for {_SILENCE:g} s; ending it.")
+            elif time.monotonic() - silent_since > self._stuck_seconds:
+                _note(f"The engine of {self.model.name} has not answered for {self._stuck_seconds:g} s; ending it.")
                 self._process.kill()
 
     async def _end(self) -> None:

@@ -12,16 +12,21 @@ from typing import Any
 
 from freehold.errors import BadRequest, Unsupported
 
-MAX_NODES = 5_000  # objects in a schema
-MAX_CHOICES = 500  # values in all its enumerations together
+MAX_NODES = 1_000  # objects in a schema
+MAX_DEPTH = 50
+MAX_CHOICES = 300  # values in all its enumerations together
+MAX_PROPERTIES = 200  # of one object
 MAX_REPEAT = 1_000  # items, properties or characters that a bound may ask for
+MAX_PATTERN = 300  # characters
+MAX_PATTERN_REPEAT = 300  # the repetitions of one pattern, multiplied
+MAX_GROUP_REPEAT = 16
 _PAIRS = (
     ("minItems", "maxItems"),
     ("minLength", "maxLength"),
     ("minimum", "maximum"),
     ("minProperties", "maxProperties"),
 )
-_REPEAT = re.compile(r"\{(\d+)(?:(,)(\d*))?\}")
+_REPEAT = re.compile(r"(\))?\{(\d+)(?:,(\d*))?\}")
 
 
 def check(schema: Any, param: str) -> None:
@@ -32,24 +37,25 @@ def check(schema: Any, param: str) -> None:
         Unsupported: it is too large.
     """
     nodes = choices = 0
-    waiting = [schema]
+    waiting = [(schema, 0)]
     while waiting:
-        node = waiting.pop()
-        if isinstance(node, list):
-            waiting += node
-            continue
+        node, depth = waiting.pop()
+        inner = node if isinstance(node, list) else node.values() if isinstance(node, dict) else ()
+        waiting += [(value, depth + 1) for value in inner]
         if not isinstance(node, dict):
             continue
         nodes += 1
         choices += len(node["enum"]) if isinstance(node.get("enum"), list) else 0
-        if nodes > MAX_NODES or choices > MAX_CHOICES:
+        wide = isinstance(node.get("properties"), dict) and len(node["properties"]) > MAX_PROPERTIES
+        if wide or nodes > MAX_NODES or depth > MAX_DEPTH or choices > MAX_CHOICES:
             raise Unsupported(
-                f"The schema is too large: at most {MAX_NODES} objects and {MAX_CHOICES} values to choose from.",
-                hint="Ask for less at once.", param=param,
-            )  # fmt: skip
+                f"The schema is too large: at most {MAX_NODES} objects, {MAX_DEPTH} deep, of {MAX_PROPERTIES} "
+                f"properties each, and {MAX_CHOICES} values to choose from.",
+                hint="Ask for less at once.",
+                param=param,
+            )
         _check_bounds(node, param)
         _check_pattern(node.get("pattern"), param)
-        waiting += node.values()
 
 
 def _check_bounds(node: dict[str, Any], param: str) -> None:
@@ -68,15 +74,19 @@ def _check_bounds(node: dict[str, Any], param: str) -> None:
 def _check_pattern(pattern: Any, param: str) -> None:
     if not isinstance(pattern, str):
         return
-    for found in _REPEAT.finditer(pattern):
-        low = int(found[1][:9])
-        high = int(found[3][:9]) if found[3] else low
-        if low > high or high > MAX_REPEAT:
-            raise Unsupported(
-                f"The pattern repeats {found[0]}.",
-                hint=f"From less to more, and at most {MAX_REPEAT} times.",
-                param=param,
-            )
+    total = 1
+    for group, low, high in _REPEAT.findall(pattern):
+        most = int((high or low)[:9])
+        total *= max(most, 1)
+        if int(low[:9]) > most or (group and most > MAX_GROUP_REPEAT):
+            total = MAX_PATTERN_REPEAT + 1
+    if total > MAX_PATTERN_REPEAT or len(pattern) > MAX_PATTERN:
+        raise Unsupported(
+            f"The pattern {pattern[:60]!r} is too much for the engine.",
+            hint=f"At most {MAX_PATTERN} characters, repetitions from less to more and {MAX_PATTERN_REPEAT} in all, "
+            f"of a group {MAX_GROUP_REPEAT}.",
+            param=param,
+        )
 
 
 def _is_number(value: Any) -> bool:

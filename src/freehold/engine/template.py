@@ -6,13 +6,20 @@ from importlib.resources import files
 
 from msgspec import Struct
 
+HERMES_CALL = "<tool_call>\n"
+
 
 class Template(Struct, frozen=True):
-    """How a model's conversations are written. ``text`` is empty where the engine is to use the model's own."""
+    """How a model's conversations are written.
+
+    ``text`` is empty where the engine is to use the model's own. ``call_prefix`` is how a tool call begins,
+    where that is known.
+    """
 
     text: str
     tools: bool
     says: str  # for status
+    call_prefix: str = ""
 
 
 def for_model(own: str) -> Template:
@@ -20,10 +27,10 @@ def for_model(own: str) -> Template:
     if not own:
         return Template("", False, "none in the file: the engine's default, without tools")
     if "tools" in own:
-        return Template("", True, "the model's own")
+        return Template("", True, "the model's own", HERMES_CALL if HERMES_CALL in own.replace("\\n", "\n") else "")
     if "<|im_start|>" not in own:
         return Template("", False, "the model's own, which has no place for tools")
-    return Template(with_tools(own), True, "the model's own; with tools, Freehold's for ChatML")
+    return Template(with_tools(own), True, "the model's own; with tools, Freehold's for ChatML", HERMES_CALL)
 
 
 def with_tools(own: str) -> str:
