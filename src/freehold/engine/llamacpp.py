@@ -154,7 +154,7 @@ def dialect(request: Request, *, slots: int, template: Template) -> dict[str, An
         raise Unsupported(f"n is {body['n']}, and this engine answers {slots} at once.", param="n")
     if _has_choices(request):
         body["stream"] = True
-    if body.get("stream") and request.kind is not Kind.MESSAGE:
+    if (request.stream or _has_choices(request)) and request.kind is not Kind.MESSAGE:
         body["timings_per_token"] = True  # exact counts even of a stream that is never finished
     if request.kind is Kind.RESPONSE:
         _response_format(body)

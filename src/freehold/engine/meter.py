@@ -52,7 +52,7 @@ class _Event(Struct):
     message: _Inner | None = None  # Anthropic's message_start
     response: _Inner | None = None  # OpenAI's response.completed
     input_tokens: int | None = None  # count_tokens
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = msgspec.Raw()
 
 
 _LAST = frozenset({"message_stop", "response.completed"})  # chat and completions end with [DONE]
@@ -98,7 +98,7 @@ class Meter:
             self._prompt = event.input_tokens
 
     def _take(self, event: _Event) -> None:
-        if event.error is not None:
+        if bytes(event.error) not in (b"", b"null"):
             self.failure = _message(event.error)
         if event.type in _LAST:
             self.complete = True

@@ -177,7 +177,7 @@ class _Reader:
 
     def tensors(self, count: int, alignment: int) -> None:
         names: set[bytes] = set()
-        expected = 0
+        expected = needed = 0  # with the padding after the last tensor, and without
         for _ in range(count):
             start = self.at
             name = self.string(MAX_NAME, "a tensor's name")
@@ -191,10 +191,11 @@ class _Reader:
                     f"The tensor {name.decode(errors='replace')} begins at {offset}, where {expected} is due: "
                     "tensors overlap or leave a hole.",
                 )  # fmt: skip
+            needed = expected + length
             expected += _padded(length, alignment)
-        if not count:
-            return
-        self.data(_padded(self.at, alignment), expected, alignment)
+        if count:
+            start = _padded(self.at, alignment)
+            self.data(start + needed, start + expected)
 
     def tensor_bytes(self, name: bytes) -> int:
         start, dimensions = self.at, self.number("I")
@@ -209,17 +210,13 @@ class _Reader:
             raise Malformed("gguf.tensor.shape", start, f"The tensor {name!r} has the impossible shape {shape}.")
         return values // per_block * block_bytes
 
-    def data(self, start: int, length: int, alignment: int) -> None:
-        end = start + length
-        if end - alignment >= self.size:
-            raise Malformed(
-                "gguf.truncated", self.at,
-                f"The tensors need {end} bytes and the file has {self.size}: it is cut off.",
-            )  # fmt: skip
-        if self.size > end:
-            raise Malformed(
-                "gguf.trailing", end, f"{self.size - end} bytes follow the last tensor and belong to nothing."
-            )
+    def data(self, needed: int, padded: int) -> None:
+        if needed > self.size:
+            meaning = f"The tensors need {needed} bytes and the file has {self.size}: it is cut off."
+            raise Malformed("gguf.truncated", self.at, meaning)
+        if self.size > padded:
+            meaning = f"{self.size - padded} bytes follow the last tensor and belong to nothing."
+            raise Malformed("gguf.trailing", padded, meaning)
 
 
 def _padded(length: int, alignment: int) -> int:
