@@ -13,16 +13,16 @@ install: .venv/.installed  ## set up alone
 install-test: .venv/.installed-test
 
 test: install-test     ## set up with the test dependencies, then the whole suite
-	$(BIN)/python -m ruff check src tests
-	$(BIN)/python -m ruff format --check src tests
+	$(BIN)/python -m ruff check src tests docs
+	$(BIN)/python -m ruff format --check src tests docs
 	$(BIN)/python -m pytest
 
 lint: install-test
-	$(BIN)/python -m ruff check src tests
+	$(BIN)/python -m ruff check src tests docs
 	$(BIN)/lint-imports
 
 docs: install-test     ## write the generated reference pages anew
-	$(BIN)/python docs/generate.py
+	COLUMNS=80 $(BIN)/python docs/generate.py
 
 lock:                  ## renew the locks (needs uv on the PATH; the only target that does)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
