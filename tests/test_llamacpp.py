@@ -8,7 +8,7 @@ from harness import MODEL, ask, until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.engine import assemble, llamacpp, schema
+from freehold.engine import assemble, llamacpp, opening, schema
 from freehold.engine.template import Template, for_model
 from freehold.errors import BadRequest, ContextExceeded, EngineFailed, Unsupported
 from freehold.types import Kind, Request, Usage
@@ -203,6 +203,45 @@ def test_several_choices_are_put_together_from_a_stream():
     )
     assert second["message"]["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"a": 1}'}
     assert whole["usage"]["total_tokens"] == 12 and whole["usage"]["prompt_tokens_details"] == {"cached_tokens": 2}
+
+
+SPARKLE = {"type": "json_schema", "json_schema": {"schema": {"const": "✨"}}}
+BLOCK = b'event: content_block_start\ndata: {"type": "content_block_start"}\n\n'
+DELTA = b'data: {"choices": [{"index": 0, "delta": {"content": "x"}}], "id": "c", "model": "m"}\n\n'
+ROLE = b'data: {"choices": [{"index": 0, "delta": {"role": "assistant"}}]}\n\n'
+
+
+def test_a_stream_that_lacks_its_opening_gets_it():
+    """message_start with the prompt's count, the role of a chat; and nothing where it is there."""
+    messages = Request(Kind.MESSAGE, "m", {"messages": [USER]}, stream=True)
+    chat = Request(Kind.CHAT, "m", {"messages": [USER]}, stream=True)
+    assert opening.is_missing(messages, BLOCK) and opening.is_missing(chat, DELTA)
+    for request, first in (
+        (messages, b"event: message_start\n"),
+        (messages, b"event: error\n"),
+        (chat, ROLE),
+        (chat, b": x"),
+    ):
+        assert not opening.is_missing(request, first)
+    start = json.loads(opening.event(messages, BLOCK, 7).split(b"data: ")[1])
+    assert start["message"]["usage"]["input_tokens"] == 7 and start["message"]["role"] == "assistant"
+    role = json.loads(opening.event(chat, DELTA, 0).removeprefix(b"data: "))
+    assert role["choices"][0]["delta"]["role"] == "assistant" and role["id"] == "c"
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])
+def test_an_answer_that_begins_with_part_of_a_character_has_its_opening(real, path):
+    """Held to a schema that allows an emoji alone, the engine's first token is half a character."""
+    bias = {} if path == "/v1/messages" else {"response_format": SPARKLE}
+    for seed in range(30):
+        hello = [{"role": "user", "content": f"Say hello with an emoji. {seed}"}]
+        body = {"model": MODEL, "messages": hello, "max_tokens": 6, "stream": True, **bias}
+        status, _, content = ask(real, path, body)
+        first = content.decode().split("\n\n")[0]
+        assert status == 200 and ("message_start" in first or '"role":"assistant"' in first), first
+        assert real.calls(1)[0]["prompt_tokens"] > 20
+        if bias:
+            return
 
 
 def test_without_tools_the_models_own_template_renders_every_byte(starter_file, tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from freehold.config import Engine as EngineSettings
-from freehold.engine import assemble, conversation, schema, tooling, wire
+from freehold.engine import assemble, conversation, opening, schema, tooling, wire
 from freehold.engine.child import Order
 from freehold.engine.meter import Meter
 from freehold.engine.process import EngineProcess
@@ -86,18 +86,29 @@ class LlamaCpp:
         try:
             if exchange.status != 200:
                 raise refusal(exchange.status, await exchange.body())
-            yield Answer(exchange, request)
+            yield Answer(exchange, request, lambda: self._count_prompt(request, content))
         finally:
             exchange.close()
+
+    async def _count_prompt(self, request: Request, content: bytes) -> int:
+        """The tokens of a prompt of /v1/messages, asked for beside the call; 0 for the others."""
+        if request.kind is not Kind.MESSAGE:
+            return 0
+        asked = await wire.exchange(self._process.socket, "POST", PATHS[Kind.COUNT], content, self._process.headers)
+        try:
+            return int(msgspec.json.decode(await asked.body()).get("input_tokens", 0))
+        finally:
+            asked.close()
 
 
 class Answer:
     """A `base.Reply` over one exchange."""
 
-    def __init__(self, exchange: wire.Exchange, request: Request):
+    def __init__(self, exchange: wire.Exchange, request: Request, count_prompt: Callable[[], Awaitable[int]]):
         self.media_type = "application/json" if _has_choices(request) else exchange.media_type
         self._exchange = exchange
         self._request = request
+        self._count_prompt = count_prompt
         self._meter = Meter()
 
     @property
@@ -117,7 +128,7 @@ class Answer:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         if self.media_type == "text/event-stream":
-            async for piece in self._exchange:
+            async for piece in self._stream():
                 self._meter.read(piece)
                 yield piece
             return
@@ -125,6 +136,14 @@ class Answer:
         if prefill := conversation.prefill(self._request):
             answer = conversation.without_echo(answer, prefill)
         yield answer
+
+    async def _stream(self) -> AsyncIterator[bytes]:
+        first = True
+        async for piece in self._exchange:
+            if first and opening.is_missing(self._request, piece):
+                yield opening.event(self._request, piece, await self._count_prompt())
+            first = False
+            yield piece
 
     async def _whole(self) -> bytes:
         if not _has_choices(self._request):
