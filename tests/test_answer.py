@@ -101,6 +101,24 @@ def test_a_refused_call_is_an_entry_with_its_reason(fake, latest, body, code):
     assert (call["outcome"], call["error"], call["status"], more) == ("refused", code, status, 1)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/v1/responses", {"input": [{"role": "user", "content": "x", "bogus": 1}]}, "input[0].bogus"),
+        ("/v1/responses", {"input": [{"role": "user", "content": "x", "status": "nope"}]}, "input[0].status"),
+        ("/v1/responses", {"input": [{"type": "function_call", "name": "x"}]}, "input[0].call_id"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x", "tool_calls": []}]}, "messages[0]"),
+        ("/v1/chat/completions", {"messages": [{"role": "tool", "content": "x"}]}, "tool_call_id is missing"),
+        ("/v1/chat/completions", {**chat("x"), "max_tokens": 1, "max_completion_tokens": 2}, "say the same"),
+        ("/v1/messages", {**chat("x"), "max_tokens": 1, "tool_choice": {"type": "auto", "name": "f"}}, "tool_choice"),
+    ],
+)
+def test_nothing_is_dropped_in_silence(fake, path, body, said):
+    """A field that would change nothing is an error that names it."""
+    status, _, content = ask(fake, path, {"model": "tiny"} | body)
+    assert status == 400 and said in json.loads(content)["error"]["message"], content
+
+
 def test_a_prompt_that_does_not_fit_names_both_counts(fake):
     """Its own and the context's, in both formats."""
     for path in ("/v1/chat/completions", "/v1/messages"):

@@ -268,7 +268,107 @@ def test_an_unreadable_config_is_a_sentence(tmp_path):
 def test_a_home_that_cannot_be_made_is_a_sentence(tmp_path):
     """Because a file stands in its way."""
     (tmp_path / "file").write_text("x")
-    assert "cannot be made" in sentence(cli("status", home=tmp_path / "file" / "home"))
+    assert "cannot be made" in sentence(cli("keys", "create", "bob", home=tmp_path / "file" / "home"))
+
+
+def test_a_mistyped_home_is_an_error_and_makes_nothing(tmp_path):
+    """For commands that only look; and a folder with other things in it is nobody's home."""
+    for words in (["status"], ["ledger"], ["keys", "list"], ["audit", "verify"], ["ask", "hi"]):
+        assert "There is no home" in sentence(cli(*words, home=tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+    other = tmp_path / "photos"
+    other.mkdir(mode=0o755)
+    (other / "cat.jpg").write_text("x")
+    for words in (["status"], ["up", "--port", "0"], ["keys", "create", "bob"]):
+        assert "no Freehold home" in sentence(cli(*words, home=other))
+    assert oct(other.stat().st_mode)[-3:] == "755" and os.listdir(other) == ["cat.jpg"]
+
+
+@pytest.mark.parametrize("name", ["a?b=1", "a%41", "a b", "ä#x"])
+def test_a_home_of_any_name_holds_its_own_database(tmp_path, name):
+    """Also one that would mean something in a URL."""
+    assert cli("keys", "create", "bob", home=tmp_path / name).returncode == 0
+    assert os.listdir(tmp_path) == [name] and (tmp_path / name / "freehold.db").exists()
+
+
+def test_a_start_that_fails_removes_nothing_but_its_own(tmp_path, tiny_model):
+    """Whatever goes wrong, the folder one stands in is as it was."""
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "canary").write_text("x")
+    home = tmp_path / "home"
+    (home / "running.json").mkdir(parents=True)
+    (home / "freehold.toml").write_text("")
+    words = ["up", "--engine", "fake", "--model", str(tiny_model), "--port", "0"]
+    assert "running.json" in sentence(cli(*words, home=home, cwd=here))
+    (home / "running.json").rmdir()
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert "cannot be listened on" in sentence(cli(*words[:-1], port, home=home, cwd=here))
+    bad = tmp_path / "x.gguf"
+    bad.write_bytes(gguf())
+    assert "could not load" in sentence(cli("up", "--model", str(bad), "--port", "0", home=home, cwd=here))
+    assert os.listdir(here) == ["canary"]
+
+
+def test_the_first_key_is_seen_even_if_the_start_fails_after_it_was_made(tmp_path):
+    """It is printed when it is made: it would be lost."""
+    path = tmp_path / "x.gguf"
+    path.write_bytes(gguf())
+    done = cli("up", "--model", str(path), "--port", "0", home=tmp_path / "home")
+    assert "could not load" in sentence(done) and "fh_" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--home", "up", "status"],
+        ["up", "--port", "99999"],
+        ["up", "--port", "-1"],
+        ["ledger", "--limit", "9" * 30],
+        ["ledger", "--limit", "-1"],
+    ],
+)
+def test_odd_flags_are_no_tracebacks(tmp_path, words):
+    """Refused, or taken for what they can mean."""
+    done = cli(*words, cwd=tmp_path, env={"FREEHOLD_HOME": str(tmp_path / "none")})
+    assert done.returncode == 2 and "Traceback" not in done.stderr and "unexpected" not in done.stderr
+
+
+def test_a_damaged_home_is_a_sentence(tmp_path, tiny_model):
+    """A lock that is a folder, a vault index of somebody else's, a table that is gone, a driver that is not there."""
+    home = tmp_path / "home"
+    (home / "lock").mkdir(parents=True)
+    words = ["up", "--engine", "fake", "--model", str(tiny_model), "--port", "0"]
+    assert "lock" in sentence(cli(*words, home=home))
+    (home / "lock").rmdir()
+    with serving(home, tiny_model):
+        pass
+    index = json.loads((home / "vault/index.json").read_text())
+    index["manifests"].append({"digest": "sha256:00"})
+    (home / "vault/index.json").write_text(json.dumps(index))
+    assert cli("status", home=home).returncode == 0
+    assert "database" in sentence(cli("status", home=home, env={"FREEHOLD_DATABASE": "postgresql+none://x:secret@y/z"}))
+    with sqlite3.connect(home / "freehold.db") as connection:
+        connection.execute("DROP TABLE events")
+    connection.close()
+    assert sentence(cli("audit", "verify", home=home))
+
+
+def test_an_answer_that_breaks_off_is_not_a_whole_one(tmp_path, tiny_model):
+    """'ask' says so and exits with 2."""
+    with serving(tmp_path / "home", tiny_model) as server:
+        words = [sys.executable, "-m", "freehold", "ask", json.dumps({"tokens": 99, "each_ms": 50})]
+        asking = subprocess.Popen(
+            [*words, "--home", str(server.home)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+        )
+        assert asking.stdout.read(5) == b"word "
+        server.process.kill()
+        _, said = asking.communicate(timeout=20)
+    assert asking.returncode == 2 and b"broke off" in said and b"Traceback" not in said
 
 
 def test_a_required_seal_that_cannot_be_had_refuses_to_start(tmp_path, tiny_model):

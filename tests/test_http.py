@@ -76,7 +76,7 @@ def test_bad_bodies_are_refused_in_the_clients_own_format(strict, path, read, bo
         b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: x\r\n\r\n",
         b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
-        b"POST /v1/chat/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /healthz HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"GET / HTTP/1.1\r\nAuthorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n",
     ],
 )
@@ -104,6 +104,65 @@ def test_headers_over_the_limit_are_431(strict, headers):
     assert alive(strict)
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/nowhere"])
+def test_a_strangers_body_is_not_taken_in(strict, path):
+    """401 on the headers alone, before a byte of it was sent."""
+    with Wire(strict.port) as wire:
+        wire.send(f"POST {path} HTTP/1.1\r\nContent-Length: 90000\r\nExpect: 100-continue\r\n\r\n")
+        assert wire.read()[0] == 401
+
+
+def test_too_many_bodies_at_once_are_refused(tmp_path_factory, tiny_model):
+    """A bound on all of them together; when they are gone there is room again."""
+    env = {"FREEHOLD_LIMITS_BODIES_BYTES": "100000"}
+    with serving(tmp_path_factory.mktemp("bodies") / "home", tiny_model, env=env) as server:
+        head = f"POST /v1/messages HTTP/1.1\r\nAuthorization: Bearer {server.key}\r\nContent-Length: 90000\r\n\r\n"
+        first = Wire(server.port).send(head + " " * 80000)
+        time.sleep(0.2)
+        with Wire(server.port) as second:
+            status, headers, body = second.send(head + " " * 80000).read()
+        assert status == 503 and headers["retry-after"] and anthropic_error(body)["type"] == "overloaded_error"
+        first.close()
+        until(lambda: ask(server, "/v1/chat/completions", chat("x" * 50000))[0] == 200)
+
+
+@pytest.mark.parametrize("method", ["GET /healthz", "POST /v1/chat/completions"])
+def test_an_upgrade_is_not_taken_up_and_the_request_is_answered(strict, method):
+    """As some clients offer HTTP/2 with their first request."""
+    body = json.dumps(chat("hi")) if method.startswith("POST") else ""
+    head = f"{method} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {strict.key}\r\nContent-Type: application/json\r\n"
+    offer = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"
+    with Wire(strict.port) as wire:
+        status, headers, _ = wire.send(f"{head}{offer}Content-Length: {len(body)}\r\n\r\n{body}").read()
+    assert status == 200 and headers["connection"] == "close"
+
+
+def test_connect_is_not_done_here(strict):
+    """No proxy for anybody."""
+    with Wire(strict.port) as wire:
+        assert wire.send("CONNECT example.invalid:443 HTTP/1.1\r\nHost: x\r\n\r\n").read()[0] == 405
+    assert "Traceback" not in strict.output()
+
+
+def test_a_client_that_never_takes_its_last_answer_is_cut_off(strict):
+    """Thousands of requests sent ahead, none of the answers read."""
+    with Wire(strict.port) as wire:
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        wire.socket.settimeout(2)
+        try:
+            for _ in range(40):
+                wire.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 300)
+            wire.send(b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n")
+        except TimeoutError:
+            assert True  # it takes no more from such a client
+        time.sleep(4)
+        with pytest.raises((ConnectionError, BrokenPipeError, TimeoutError)):
+            for _ in range(100):
+                wire.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 300)
+                time.sleep(0.01)
+    assert alive(strict)
+
+
 def test_a_long_url_is_431(strict):
     """The request line counts as well."""
     with Wire(strict.port) as wire:
@@ -121,7 +180,8 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(strict):
 def test_a_body_without_a_length_is_refused_when_it_is_too_large(strict):
     """In chunks."""
     with Wire(strict.port) as wire:
-        wire.send("POST /v1/chat/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        key = f"Authorization: Bearer {strict.key}\r\n"
+        wire.send(f"POST /v1/chat/completions HTTP/1.1\r\n{key}Transfer-Encoding: chunked\r\n\r\n")
         for _ in range(11):
             wire.send(b"2710\r\n" + b" " * 10000 + b"\r\n")
         assert wire.read()[0] == 413
@@ -137,7 +197,8 @@ def test_a_half_sent_head_is_408(strict):
 def test_a_half_sent_body_is_408(strict):
     """After the longest pause that a body may make."""
     with Wire(strict.port) as wire:
-        wire.send("POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 10\r\n\r\n{")
+        key = f"Authorization: Bearer {strict.key}\r\n"
+        wire.send(f"POST /v1/chat/completions HTTP/1.1\r\n{key}Content-Length: 10\r\n\r\n{{")
         status, _, body = wire.read()
     assert status == 408 and openai_error(body)["code"] == "request_timeout"
 

@@ -101,6 +101,26 @@ def test_a_ledger_that_cannot_be_written_says_so(ledger, path):
     assert [call.id for call in ledger.calls()] == ["req_2"]
 
 
+def test_a_row_that_cannot_be_written_fails_alone(ledger):
+    """Neither the others in its batch nor the writer."""
+
+    async def scenario():
+        ledger.start()
+        entries = [ledger.open(f"req_{number}", BOB, Kind.CHAT) for number in range(3)]
+        settled = [
+            entry.settle(Settlement(Outcome.ANSWERED, 200, usage=Usage(2**70 if number == 1 else 1)))
+            for number, entry in enumerate(entries)
+        ]
+        found = await asyncio.gather(*settled, return_exceptions=True)
+        await ledger.open("req_3", BOB, Kind.CHAT).opened
+        ledger.close()
+        return found
+
+    first, second, third = asyncio.run(scenario())
+    assert first is None and third is None and isinstance(second, Unaccountable)
+    assert ledger.totals() == {"answered": 2, "open": 2}
+
+
 def test_an_act_and_its_event_stand_or_fall_together(ledger):
     """If the change fails, there is no event of it."""
 

@@ -113,6 +113,12 @@ STUCK = [
     {"enum": [f"word{number}" for number in range(10_000)]},
     {"type": "object", "properties": {f"p{number}": {"type": "string"} for number in range(1500)}},
     {"type": "string", "maxLength": 10**9},
+    {"type": "integer", "minimum": 9223372036854775807},
+    {"type": "integer", "exclusiveMaximum": -(2**60)},
+    {"type": "integer", "minimum": 5, "exclusiveMaximum": 5},
+    {"type": "integer", "exclusiveMinimum": 5, "exclusiveMaximum": 6},
+    {"type": "string", "pattern": "^(((((a{2,}){2,}){2,}){2,}){2,}){2,}$"},
+    {"type": "string", "pattern": "a{ 5 , 900000 }"},
 ]
 
 

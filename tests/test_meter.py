@@ -110,6 +110,13 @@ def test_text_that_looks_like_a_count_is_not_one():
     assert meter.usage == Usage()
 
 
+def test_a_count_beyond_reason_is_bounded():
+    """The ledger can hold whatever an engine says."""
+    meter = Meter()
+    meter.read_answer(json.dumps({"usage": {"prompt_tokens": 2**63 - 1, "completion_tokens": -5}}).encode())
+    assert meter.usage == Usage(1 << 40, 0, 0)
+
+
 def test_an_error_in_the_stream_is_a_failure_and_what_cannot_be_read_is_passed_over():
     """The bytes go through either way."""
     meter = Meter()

@@ -24,7 +24,7 @@ def test_it_holds_and_its_controls_pass(tmp_path):
     assert (code, record["verdict"], record["reasons"]) == (0, "holds", [])
     rows = {(row["who"], row["attempt"]): row for row in record["rows"]}
     for who in ("gateway", "engine"):
-        for attempt in ("tcp", "udp", "netlink", "forked", "executed"):
+        for attempt in ("tcp", "udp", "netlink", "forked", "executed", "listener", "accepted"):
             row = rows[who, attempt]
             assert (row["shows"], row["control"]) == ("blocked", "got through"), row
     assert rows["engine", "unix"]["shows"] == rows["engine", "file"]["shows"] == "blocked"
@@ -83,10 +83,21 @@ def test_the_record_is_signed_and_a_changed_one_is_found_out(tmp_path):
     other = tmp_path / "changed.json"
     other.write_text(changed)
     bad = cli("prove", "check", str(other), home=tmp_path)
-    assert bad.returncode == 1 and "DOES NOT FIT" in bad.stdout
+    assert bad.returncode == 1 and "does not fit" in bad.stdout
     assert oct(os.stat(tmp_path / "signing-key.pem").st_mode)[-3:] == "600"
     nothing = cli("prove", "check", str(tmp_path / "none.json"), home=tmp_path)
     assert nothing.returncode == 2 and "Traceback" not in nothing.stderr
+
+
+def test_a_proof_that_somebody_else_signed_is_not_good(tmp_path):
+    """A home trusts its own key and its own chain; another's key must be named."""
+    _, record = prove(tmp_path / "theirs")
+    prove(tmp_path / "ours")
+    theirs = cli("prove", "check", record["file"], home=tmp_path / "ours")
+    assert theirs.returncode == 1 and "another signer" in theirs.stdout and "chain" in theirs.stdout
+    key = json.loads(Path(record["file"]).read_text())["public_key"]
+    named = cli("prove", "check", record["file"], "--key", key, home=tmp_path / "ours")
+    assert named.returncode == 0 and "signature is good" in named.stdout
 
 
 def test_it_is_an_act_in_the_audit_chain(tmp_path):

@@ -121,6 +121,65 @@ def test_the_engines_network_namespace_is_empty(tmp_path):
     assert told("engine", tmp_path, program) in ([], ["lo"])
 
 
+def test_an_engine_can_make_no_namespace_and_touch_no_other_process(tmp_path):
+    """By clone and clone3 too; nor leave memory behind for others, nor set their limits."""
+    program = """
+new = kernel.CLONE_NEWUSER | kernel.CLONE_NEWNET | 17
+result = {
+    "clone": attempt(lambda: kernel.syscall("clone", ctypes.c_ulong(new), None, None, None, None)),
+    "clone3": attempt(lambda: kernel.syscall("clone3", None, 0)),
+    "prlimit": attempt(lambda: kernel.syscall("prlimit64", ctypes.c_long(os.getppid()), 7, None, None)),
+    "shmget": attempt(lambda: kernel.syscall("shmget", 0x4242, 4096, 0o3600)),
+    "mq_open": attempt(lambda: kernel.syscall("mq_open", b"x", 0o102, 0o600, None)),
+    "mount": attempt(lambda: kernel.syscall("fsconfig", 0, 0, 0, 0, 0)),
+}
+import threading
+thread = threading.Thread(target=lambda: result.update(thread="done")); thread.start(); thread.join()
+pid = os.fork()
+if pid == 0: os._exit(7)
+result["fork"] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+import resource
+result["own limits"] = resource.getrlimit(resource.RLIMIT_CORE)[0]
+"""
+    result = told("engine", tmp_path, program)
+    assert (result.pop("thread"), result.pop("fork"), result.pop("own limits")) == ("done", 7, 0)
+    assert result.pop("clone3") == "Function not implemented"
+    assert set(result.values()) == {"Operation not permitted"}, result
+
+
+def test_a_gateway_cannot_turn_a_socket_that_it_holds_into_a_way_out(tmp_path):
+    """Its listener, shut down, dissolved and connected; outside the seal that works."""
+    program = """
+target = socket.create_server(("127.0.0.1", 0))
+def turn(held):
+    held.shutdown(socket.SHUT_RDWR); kernel.dissolve(held.fileno()); held.connect(target.getsockname())
+first, second = socket.create_server(("127.0.0.1", 0)), socket.create_server(("127.0.0.1", 0))
+outside = attempt(lambda: turn(first))
+seal.apply(seal.gateway_plan())
+result = [outside, attempt(lambda: turn(second)), attempt(lambda: target.getsockname() and None)]
+"""
+    if landlock.version() < 4:
+        pytest.skip("this kernel's Landlock knows no TCP")
+    outer = SEALED.replace("layers = seal.apply(plan)", "layers = ()")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", outer + program + "print(json.dumps(result))", "gateway", str(tmp_path)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout) == ["done", "Permission denied", "done"], done.stderr
+
+
+def test_an_engine_has_no_more_memory_than_it_was_given(tmp_path):
+    """A bound on its own memory, so that it cannot take the machine down."""
+    program = """
+seal.apply(seal.engine_plan(model=folder, folder=folder, data_bytes=200 << 20))
+try:
+    result = len(bytearray(400 << 20))
+except MemoryError:
+    result = "no"
+"""
+    assert told("engine", tmp_path, program) == "no"
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the two are x86-64's")
 @pytest.mark.parametrize("profile", ["gateway", "engine"])
 @pytest.mark.parametrize(

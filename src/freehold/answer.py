@@ -107,7 +107,7 @@ class _Tally:
             outcome=self.outcome,
             status=499 if self.outcome is Outcome.ABANDONED else self.status,
             error=self.error or ("engine_failed" if self.outcome is Outcome.FAILED else ""),
-            model=self.model[:200],
+            model=self.model[:200].replace("\0", ""),
             digest=self.manifest.digest if self.manifest else "",
             usage=self.reply.usage if self.reply else Usage(),
             first_token_ms=(self.first - self.started) * 1000 if self.first and self.stream else None,

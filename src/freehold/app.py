@@ -74,7 +74,7 @@ class Parts(Struct):
 @contextlib.contextmanager
 def parts(home: Home, settings: Settings) -> Iterator[Parts]:
     """Open a home. Raises StoreFailed if its database cannot be opened."""
-    store = Store(home.database(settings.database))
+    store = Store(settings.database or home.database)
     try:
         ledger = Ledger(store)
         yield Parts(home, settings, store, ledger, KeyRing(store, ledger), Vault(home.vault))
@@ -123,7 +123,7 @@ class _Running:
         facts = {"version": freehold.__version__, "pid": os.getpid(), "address": address, "auth": True,
                  "seal": settings.seal, "started_at": started, "reported": msgspec.to_builtins(layers)}  # fmt: skip
         router = Router(self.house, self.opened.keys, Admin(self.house, facts))
-        server = Server(router.handle, router.on_error, _room(settings))
+        server = Server(router.handle, router.gate, router.on_error, _room(settings))
         running = Running(
             pid=os.getpid(), address=address, socket=own_listener.getsockname(),
             key=self.opened.keys.session_key("this machine's owner"), started_at=started, version=freehold.__version__,
@@ -150,6 +150,8 @@ class _Running:
         stopped.cancel()
         if not starting.done():
             starting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await starting
             return False
         starting.result()
         return True
@@ -201,6 +203,7 @@ def _bind(server: ServerSettings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, server.port))
+        listener.listen(4096)  # now: bind alone would share the port with another that has not listened yet
     except OSError as error:
         listener.close()
         raise PortTaken(
@@ -249,7 +252,7 @@ def _stop_signals() -> asyncio.Event:
             os.kill(os.getpid(), number)
         stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, on, number)
     return stop
 

@@ -44,6 +44,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """What one client may take."""
 
     body_bytes: Annotated[Positive, Meta(description="largest request body, in bytes")] = 8 * 1024 * 1024
+    bodies_bytes: Annotated[Positive, Meta(description="bodies that are arriving, all together, in bytes")] = 256 << 20
     header_bytes: Annotated[Positive, Meta(description="largest request line and headers together, in bytes")] = (
         32 * 1024
     )
@@ -65,6 +66,7 @@ class Engine(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 0
     slots: Annotated[int, Meta(ge=0, le=64, description="calls answered at once; 0: four")] = 0
     threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads; 0: all cores")] = 0
+    memory_bytes: Annotated[int, Meta(ge=0, description="memory beside the model's file; 0: three quarters of all")] = 0
     start_seconds: Annotated[Seconds, Meta(description="time that a model may take to load")] = 300.0
     stuck_seconds: Annotated[Seconds, Meta(description="an engine silent for this long is ended and restarted")] = 60.0
 

@@ -18,6 +18,7 @@
     │   ├── EngineFailed        502  the engine died or broke off
     │   ├── EngineUnready       503  the engine is starting or restarting
     │   ├── Stopping            503  the gateway takes no new calls
+    │   ├── Overloaded          503  more is arriving than there is room for
     │   └── Unaccountable       503  the ledger cannot be written, so nothing is served
     └── CannotDo                a command cannot do what it was asked (exit code 2)
         ├── BadConfig           ├── HomeInUse      ├── NotRunning
@@ -171,6 +172,15 @@ class Stopping(Failed):
     status = 503
     hint = "Send the request to another instance, or again when this one is back."
     retry_after = 5
+
+
+class Overloaded(Failed):
+    """More is arriving than there is room for."""
+
+    code = "overloaded"
+    status = 503
+    hint = "Send it again in a moment."
+    retry_after = 1
 
 
 class Unaccountable(Failed):

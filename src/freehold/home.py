@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,36 +29,52 @@ class Running(Struct, frozen=True):
     version: str
 
 
+_MARKS = ("freehold.db", "freehold.toml", "lock", "vault")  # any of them makes a folder a home
+
+
 class Home:
-    """The paths of one home. Made readable to its owner alone.
+    """The paths of one home, readable to its owner alone. ``create`` makes it if it is not there.
 
     Raises:
-        CannotDo: the folder cannot be made or written.
+        CannotDo: it is not there and is not to be made, cannot be made, or is a folder with something else in it.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, create: bool):
         self.folder = folder
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            folder.chmod(0o700)
+            self._adopt(create)
         except OSError as error:
             raise CannotDo(
                 f"The home {folder} cannot be made or entered: {error.strerror}.",
                 hint="Choose another with --home or FREEHOLD_HOME.",
             ) from None
+        self.database = folder / "freehold.db"
         self.vault = folder / "vault"
         self.proofs = folder / "proofs"
         self.signing_key = folder / "signing-key.pem"
         self._announcement = folder / "running.json"
 
-    def database(self, url: str) -> str:
-        """The database's URL: the configured one, or SQLite in the home."""
-        return url or f"sqlite:///{self.folder / 'freehold.db'}"
+    def _adopt(self, create: bool) -> None:
+        if not self.folder.is_dir():
+            if not create and not self.folder.exists():
+                raise CannotDo(f"There is no home {self.folder}.", hint="'freehold up' makes one; or give --home.")
+            self.folder.mkdir(parents=True, mode=0o700)
+            return
+        inside = os.listdir(self.folder)
+        if inside and not any(mark in inside for mark in _MARKS):
+            raise CannotDo(
+                f"{self.folder} holds other things and is no Freehold home.", hint="Give --home a folder of its own."
+            )
+        if create:
+            self.folder.chmod(0o700)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the home for one server. Raises HomeInUse, naming who holds it."""
-        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise CannotDo(f"{self.folder / 'lock'} cannot be opened: {error.strerror}.", hint="Remove it.") from None
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,6 +90,8 @@ class Home:
     @contextmanager
     def run_folder(self) -> Iterator[Path]:
         """A 0700 folder for sockets, in the home or, where that path would be too long, the temporary folder."""
+        for left in self.folder.glob("run-*"):  # by a crash; the lock says that nobody is using it
+            shutil.rmtree(left, ignore_errors=True)
         parent = self.folder if len(str(self.folder)) < _SOCKET_ROOM else None
         with tempfile.TemporaryDirectory(prefix="run-" if parent else "freehold-", dir=parent) as folder:
             yield Path(folder)
@@ -80,7 +99,10 @@ class Home:
     @contextmanager
     def announced(self, running: Running) -> Iterator[None]:
         """Let the owner's commands find the server while it runs."""
-        descriptor = os.open(self._announcement, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            descriptor = os.open(self._announcement, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        except OSError as error:
+            raise CannotDo(f"{self._announcement} cannot be written: {error.strerror}.", hint="Remove it.") from None
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(msgspec.json.encode(running))
         try:

@@ -7,8 +7,9 @@ its own. `Entry.opened` and the future of `Entry.settle` are done when the row i
 to get there fails with `Unaccountable`, and the answer is not sent.
 
 Acts (a key made, a model admitted, a proof run) are events in one append-only sequence. Each event's hash
-covers its content and the hash of the event before it (`digest`), so that none can be changed, removed,
-inserted or moved without `verify` naming the first that does not fit.
+covers its content and the hash of the event before it (`digest`), so that none can be changed, inserted, moved
+or removed from among the others without `verify` naming the first that does not fit. Events cut off at the end
+are found only against a head that was kept elsewhere.
 """
 
 from __future__ import annotations
@@ -110,16 +111,33 @@ class Writer:
     def _run(self) -> None:
         connection: Connection | None = None
         while batch := self._gather():
-            failure = None
             try:
                 connection = connection or self._store.engine.connect()
                 self._commit(connection, batch)
-            except (SQLAlchemyError, OSError) as error:
-                failure = Unaccountable(f"The ledger cannot be written: {_cause(error)}.")
+            except Exception as error:  # noqa: BLE001 - this thread must outlive whatever one row does
                 connection = _discard(connection)
-            self._loop.call_soon_threadsafe(_resolve, [future for _, _, future in batch], failure)
+                if len(batch) > 1:
+                    self._one_by_one(batch)
+                else:
+                    self._tell(batch, Unaccountable(f"The ledger cannot be written: {_cause(error)}."))
+            else:
+                self._tell(batch, None)
         if connection is not None:
             connection.close()
+
+    def _one_by_one(self, batch: list) -> None:
+        """A batch that failed as a whole: no row may fail for another's sake."""
+        for row in batch:
+            failure = None
+            try:
+                with self._store.write() as connection:
+                    connection.execute(row[0], [row[1]])
+            except Exception as error:  # noqa: BLE001 - as above
+                failure = Unaccountable(f"The ledger cannot be written: {_cause(error)}.")
+            self._tell([row], failure)
+
+    def _tell(self, batch: list, failure: Exception | None) -> None:
+        self._loop.call_soon_threadsafe(_resolve, [future for _, _, future in batch], failure)
 
     def _gather(self) -> list:
         """Everything that waits, up to one batch; blocks while nothing does; empty when closed."""

@@ -57,6 +57,13 @@ class Process(Struct, frozen=True):
     layers: tuple[Layer, ...]
 
 
+class Worn(Struct, frozen=True):
+    """A running process and the layers that it says it wears."""
+
+    pid: int
+    layers: frozenset[str]
+
+
 class Record(Struct, frozen=True):
     """A proof of privacy."""
 
@@ -80,8 +87,8 @@ class Signed(Struct, frozen=True):
     signature: str
 
 
-def privacy(mode: str, running: dict[str, int], tell: Callable[[str, int, int], None]) -> Record:
-    """Make the proof. ``mode`` is the setting ``seal``; ``running`` names the server's processes by pid."""
+def privacy(mode: str, running: dict[str, Worn], tell: Callable[[str, int, int], None]) -> Record:
+    """Make the proof. ``mode`` is the setting ``seal``; ``running`` has the server's processes, by name."""
     rows: list[Row] = []
     attempts = [(who, name) for who, names in trial.PROFILES.items() for name in names]
     with _targets() as targets:
@@ -93,8 +100,8 @@ def privacy(mode: str, running: dict[str, int], tell: Callable[[str, int, int], 
             report = _inside(who if mode != "off" else "off", names, targets)
             rows += [_row(who, name, controls[name], report.tried[name]) for name in names]
             tell(who, len(trial.ATTEMPTS) + len(rows), len(attempts) + len(trial.ATTEMPTS))
-    processes = tuple(Process(who, pid, seal.read(pid)) for who, pid in running.items())
-    verdict, reasons = _judge(rows, processes)
+    processes = tuple(Process(who, worn.pid, seal.read(worn.pid)) for who, worn in running.items())
+    verdict, reasons = _judge(rows, processes, {who: worn.layers for who, worn in running.items()})
     return Record(
         "Nothing that Freehold runs can reach the network.", verdict, time.time(), freehold.__version__,
         platform.release(), mode, tuple(rows), processes, tuple(reasons),
@@ -117,8 +124,10 @@ def keep(record: Record, folder: Path, key_file: Path, ledger: Ledger, *, actor:
     return path
 
 
-def check(path: Path) -> tuple[bool, Record, str]:
-    """Does a kept proof carry a good signature? Also its record and the public key that it names.
+def check(path: Path, public_key: str, ledger: Ledger | None) -> tuple[Record, list[str]]:
+    """A kept proof, and what is wrong with it: its signature, its signer, its absence from the audit chain.
+
+    ``public_key`` is the signer's, in base64. Without a ledger the chain is not asked.
 
     Raises:
         CannotDo: the file cannot be read or is no proof.
@@ -129,17 +138,31 @@ def check(path: Path) -> tuple[bool, Record, str]:
     try:
         signed = msgspec.json.decode(path.read_bytes(), type=Signed)
         record = msgspec.json.decode(signed.record, type=Record)
-        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(signed.public_key))
+        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key))
         signature = base64.b64decode(signed.signature)
     except (OSError, ValueError) as error:
-        raise CannotDo(
-            f"{path} is no proof that can be read: {error}.", hint="Give a file from <home>/proofs."
-        ) from None
+        said = f"{path} is no proof that can be read, or the key is none: {error}."
+        raise CannotDo(said, hint="Give a file from <home>/proofs.") from None
+    wrong = [] if signed.public_key == public_key else [f"it names another signer, {signed.public_key}"]
     try:
         key.verify(signature, signed.record.encode())
     except InvalidSignature:
-        return False, record, signed.public_key
-    return True, record, signed.public_key
+        wrong.append("the signature does not fit: the record or its signature was changed, or another signed it")
+    digest = hashlib.sha256(signed.record.encode()).hexdigest()
+    if ledger and not any(
+        event.act == "proof.run" and event.detail.get("sha256") == digest for event in ledger.events()
+    ):
+        wrong.append("the audit chain of this home knows nothing of it")
+    return record, wrong
+
+
+def public_key(key_file: Path) -> str:
+    """The public half of a home's signing key, in base64. Raises CannotDo if the home has none."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    if not key_file.exists():
+        raise CannotDo(f"This home has no signing key ({key_file}).", hint="Give the signer's with --key.")
+    return _text(_signing_key(key_file).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
 
 
 def _inside(profile: str, names: tuple[str, ...], targets: trial.Targets) -> trial.Report:
@@ -157,11 +180,14 @@ def _row(who: str, name: str, control: trial.Tried, sealed: trial.Tried) -> Row:
     return Row(who, name, trial.ATTEMPTS[name][1], control.how, sealed.how, shows)
 
 
-def _judge(rows: list[Row], processes: tuple[Process, ...]) -> tuple[str, list[str]]:
+def _judge(
+    rows: list[Row], processes: tuple[Process, ...], claimed: dict[str, frozenset[str]]
+) -> tuple[str, list[str]]:
     """The verdict, and the reasons for any other than that it holds."""
     out = [f"the {row.who} could {row.meaning}" for row in rows if row.shows == "got out"]
     for process in processes:
-        bare = [layer.name for layer in process.layers if layer.name in (*_WORN, "kernel") and not layer.active]
+        due = claimed[process.who] | {*_WORN, "kernel"}
+        bare = [layer.name for layer in process.layers if layer.name in due and not layer.active]
         out += [f"the running {process.who} (process {process.pid}) lacks {name}" for name in bare]
     if out:
         return BROKEN, out

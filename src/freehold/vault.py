@@ -98,10 +98,11 @@ class Vault:
 
     def _index(self) -> list[dict[str, Any]]:
         try:
-            return msgspec.json.decode((self.folder / "index.json").read_bytes())["manifests"]
+            entries = msgspec.json.decode((self.folder / "index.json").read_bytes())["manifests"]
+            return [entry for entry in entries if FACTS in entry.get("annotations", {})]  # others are not ours
         except FileNotFoundError:
             return []
-        except (OSError, msgspec.MsgspecError, KeyError, TypeError) as error:
+        except (OSError, msgspec.MsgspecError, KeyError, TypeError, AttributeError) as error:
             raise BadModel(
                 f"The vault's index {self.folder / 'index.json'} cannot be read: {error}.",
                 hint="Put it back from a copy, or remove the vault's folder and fetch the models again.",

@@ -153,6 +153,8 @@ class Anthropic:
         _check_tools(document.get("tools"))
         kept = base.check(form, document)
         choice = kept.get("tool_choice") or {}
+        if "name" in choice and choice["type"] != "tool":
+            raise BadRequest("tool_choice has a name but its type is not 'tool'.", hint="", param="tool_choice")
         if choice.get("type") in ("any", "tool") and not kept.get("tools"):
             raise BadRequest("tool_choice needs tools.", hint="Send tools, or leave it out.", param="tool_choice")
         return Request(form.kind, kept["model"], kept, bool(kept.get("stream")))

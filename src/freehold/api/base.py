@@ -87,13 +87,18 @@ def check(form: Form, document: dict[str, Any]) -> dict[str, Any]:
             raise Unsupported(f"{field} is not done here: {reason}", hint="Leave it out.", param=field)
     silent = form.harmless | form.neutral.keys()
     kept = {key: value for key, value in document.items() if key not in silent}
+    convert(kept, form.schema)
+    return kept
+
+
+def convert(value: Any, schema: type, where: str = "") -> None:
+    """Hold a value against a schema. Raises BadRequest that names the field, below ``where``."""
     try:
-        msgspec.convert(kept, form.schema)
+        msgspec.convert(value, schema)
     except msgspec.ValidationError as error:
-        raise _wrong(str(error)) from None
+        raise _wrong(str(error), where) from None
     except RecursionError:
         raise BadRequest("The body is nested too deeply.", hint=_MAX_DEPTH_HINT) from None
-    return kept
 
 
 def text_only(parts: Any, allowed: frozenset[str], param: str) -> None:
@@ -117,7 +122,7 @@ def event(document: dict[str, Any], name: str | None = None) -> bytes:
     return head + b"data: " + msgspec.json.encode(document) + b"\n\n"
 
 
-def _wrong(said: str) -> BadRequest:
+def _wrong(said: str, where: str) -> BadRequest:
     """msgspec's words as a sentence that names the field."""
     found = _AT.match(said)
     what, path = (found["what"], found["path"]) if found else (said, None)
@@ -128,6 +133,7 @@ def _wrong(said: str) -> BadRequest:
     elif named := _UNKNOWN.match(what):
         field = f"{field}.{named[1]}" if field else named[1]
         what = "there is no such field"
+    field = f"{where}.{field}".strip(".") if where else field
     what = what[0].lower() + what[1:]
     hint = "See /openapi.json for the fields."
     return BadRequest(f"{field}: {what}." if field else f"The body: {what}.", hint=hint, param=field or None)

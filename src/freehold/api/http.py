@@ -24,7 +24,15 @@ import httptools
 from msgspec import Struct
 
 from freehold.config import Limits
-from freehold.errors import BadRequest, BodyTooLarge, FreeholdError, HeadersTooLarge, TooSlow
+from freehold.errors import (
+    BadRequest,
+    BodyTooLarge,
+    FreeholdError,
+    HeadersTooLarge,
+    MethodNotAllowed,
+    Overloaded,
+    TooSlow,
+)
 from freehold.ledger import new_id
 
 _AHEAD = 64 * 1024
@@ -56,14 +64,21 @@ class HttpResponse(Struct):
 
 
 Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
+Gate = Callable[[HttpRequest], None]  # raises what the handler would, before a body is taken in
 OnError = Callable[[str, str, FreeholdError], HttpResponse]  # path, request id, error
 
 
 class Server:
-    """Serves ``handler`` on sockets that are already bound. ``on_error`` puts an error into a path's format."""
+    """Serves ``handler`` on sockets that are already bound.
 
-    def __init__(self, handler: Handler, on_error: OnError, limits: Limits):
+    ``gate`` sees a request whose body is still to come, so that strangers' bodies need not be kept; ``on_error``
+    puts an error into a path's format.
+    """
+
+    def __init__(self, handler: Handler, gate: Gate, on_error: OnError, limits: Limits):
         self.handler = handler
+        self.gate = gate
+        self.buffered = 0  # bytes of bodies that are not complete yet
         self.on_error = on_error
         self.limits = limits
         self.connections: set[Connection] = set()
@@ -130,6 +145,7 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         self._refused = False
         self._unparsed = 0
+        self._body = bytearray()
         self._begin_message()
 
     # the transport's side
@@ -143,6 +159,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         """Called by asyncio: the client is gone, and so is whatever was done for it."""
         self.server.connections.discard(self)
+        self._begin_message()
         self.server.waiting.pop(self, None)
         self._writable.set()
         if self.task:
@@ -197,6 +214,8 @@ class Connection(asyncio.Protocol):
         length = self._headers.get("content-length", "0")
         if length.isdigit() and int(length) > self.limits.body_bytes:
             raise _Stop(self._too_large())
+        if length != "0" or "transfer-encoding" in self._headers:
+            self._ask_gate()
         if self._headers.get("expect", "").lower() == "100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._body_deadline = self._loop.time() + _BODY_TOTAL * self.limits.body_seconds
@@ -204,22 +223,23 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
         self._body += body
+        self.server.buffered += len(body)
         if len(self._body) > self.limits.body_bytes:
             raise _Stop(self._too_large())
+        if self.server.buffered > self.limits.bodies_bytes:
+            raise _Stop(Overloaded("Too many bodies are arriving at once."))
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
-        path = self._target.partition(b"?")[0].decode("latin-1")
-        method = self._parser.get_method().decode("latin-1")
-        version = self._parser.get_http_version()
-        request = HttpRequest(new_id("req"), method, path, self._headers, bytes(self._body), version)
-        self._ready.append((request, self._parser.should_keep_alive()))
+        self._ready.append((self._request(), self._parser.should_keep_alive()))
         self._begin_message()
 
     # between the two
 
     def end(self) -> None:
-        """Close once what was written has gone out."""
+        """Close once what was written has gone out; a client that does not take it is cut off in time."""
+        self._refused = True
+        self._wait(self.limits.stall_seconds)
         self._transport.close()
 
     def abort(self) -> None:
@@ -233,7 +253,20 @@ class Connection(asyncio.Protocol):
         else:
             self._refuse(TooSlow("The request did not arrive in time.", hint="Send it in one go."))
 
+    def _request(self) -> HttpRequest:
+        path = self._target.partition(b"?")[0].decode("latin-1")
+        method = self._parser.get_method().decode("latin-1")
+        version = self._parser.get_http_version()
+        return HttpRequest(new_id("req"), method, path, self._headers, bytes(self._body), version)
+
+    def _ask_gate(self) -> None:
+        try:
+            self.server.gate(self._request())
+        except FreeholdError as error:
+            raise _Stop(error) from None
+
     def _begin_message(self) -> None:
+        self.server.buffered -= len(self._body)
         self._target = b""
         self._headers: dict[str, str] = {}
         self._body = bytearray()
@@ -266,11 +299,27 @@ class Connection(asyncio.Protocol):
                 if self._unparsed > self.limits.header_bytes:
                     self._head_bytes = self.limits.header_bytes
                     self._count_head(1)
+        except httptools.HttpParserUpgrade as upgrade:
+            return self._decline(data[upgrade.args[0] :])
         except (_Stop, httptools.HttpParserError) as stop:
             return self._refuse(_cause_of(stop))
         if self._head_done:
             self._wait(self.limits.body_seconds)
         self._next()
+
+    def _decline(self, rest: bytes) -> None:
+        """An upgrade is not taken up: what was asked is answered in HTTP/1.1.
+
+        The parser stops at the end of the head, before a body; another goes on from there, with a head that
+        asks for no upgrade.
+        """
+        request, _ = self._ready.pop()
+        kept = {name: value for name, value in request.headers.items() if name not in ("upgrade", "connection")}
+        lines = [f"{request.method} {request.path} HTTP/1.1", *(f"{name}: {value}" for name, value in kept.items())]
+        self._parser = None
+        if request.method == "CONNECT":  # llhttp takes any for an upgrade
+            return self._refuse(MethodNotAllowed("This is no proxy.", hint="Call the endpoints by their paths."))
+        self._feed("\r\n".join([*lines, "connection: close", "", ""]).encode("latin-1") + rest)
 
     def _next(self) -> None:
         """Take the next complete request in hand."""
@@ -343,7 +392,7 @@ class Connection(asyncio.Protocol):
         request_id = new_id("req")
         response = self.server.on_error(self._target.partition(b"?")[0].decode("latin-1"), request_id, error)
         self._transport.write(_head(request_id, response, False, len(response.body)) + response.body)
-        self._loop.call_later(_LINGER, self._transport.close)
+        self._loop.call_later(_LINGER, self.end)
         if self._transport.can_write_eof():
             self._transport.write_eof()
 

@@ -209,6 +209,57 @@ class TextOptions(_Strict):
     verbosity: Literal["medium"] | None = None
 
 
+class ItemText(_Strict):
+    """Text in an item; the last two are those of an answer sent back as it came."""
+
+    type: Literal["input_text", "output_text", "text"]
+    text: str
+    annotations: list[Any] | None = None
+    logprobs: list[Any] | None = None
+
+
+class _Item(_Strict, kw_only=True):
+    """What every item may carry, sent back as it came."""
+
+    id: str | None = None
+    status: Literal["in_progress", "completed", "incomplete"] | None = None
+
+
+class MessageItem(_Item, kw_only=True):
+    """A message, in the form of /v1/responses."""
+
+    role: Literal["user", "assistant", "system", "developer"]
+    content: str | list[ItemText]
+    type: Literal["message"] | None = None
+    phase: str | None = None
+
+
+class CallItem(_Item, kw_only=True):
+    """A call that the model made."""
+
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str
+
+
+class OutputItem(_Item, kw_only=True):
+    """What came of a call."""
+
+    type: Literal["function_call_output"]
+    call_id: str
+    output: str | list[ItemText]
+
+
+class ReasoningItem(_Item, kw_only=True):
+    """What the model thought before it answered."""
+
+    type: Literal["reasoning"]
+    summary: list[Any]
+    content: list[Any] | None = None
+    encrypted_content: None = None
+
+
 class Response(_Strict, kw_only=True):
     """The body of POST /v1/responses."""
 
@@ -282,6 +333,7 @@ RESPONSE = base.Form(
 )
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_ITEM_SCHEMAS = {"function_call": CallItem, "function_call_output": OutputItem, "reasoning": ReasoningItem}
 _PARTS = frozenset({"text"})
 _ITEM_PARTS = frozenset({"input_text", "output_text", "refusal", "text"})
 _ITEMS = frozenset({"message", "function_call", "function_call_output", "reasoning"})
@@ -327,9 +379,10 @@ def _check_parts(messages: Any) -> None:
 
 def _check_items(items: Any) -> None:
     base.text_only(items, _ITEMS, "input")
-    for item in items if isinstance(items, list) else ():
+    for position, item in enumerate(items if isinstance(items, list) else ()):
         if isinstance(item, dict):
             base.text_only(item.get("content"), _ITEM_PARTS, "input")
+            base.convert(item, _ITEM_SCHEMAS.get(item.get("type"), MessageItem), f"input[{position}]")
 
 
 def _check_together(form: base.Form, kept: dict[str, Any]) -> None:
@@ -339,6 +392,7 @@ def _check_together(form: base.Form, kept: dict[str, Any]) -> None:
             "stream_options is for streams.", hint="Set stream to true, or leave it out.", param="stream_options"
         )
     if form is CHAT:
+        _check_chat(kept)
         if "top_logprobs" in kept and not kept.get("logprobs"):
             raise BadRequest("top_logprobs needs logprobs.", hint="Set logprobs to true.", param="top_logprobs")
         if (kept.get("response_format") or {}).get("type") == "json_schema" and "json_schema" not in kept[
@@ -353,6 +407,22 @@ def _check_together(form: base.Form, kept: dict[str, Any]) -> None:
         raise BadRequest("tool_choice needs tools.", hint="Send tools, or leave it out.", param="tool_choice")
     if form is COMPLETION and isinstance(kept["prompt"], list):
         _check_prompts(kept)
+
+
+def _check_chat(kept: dict[str, Any]) -> None:
+    """Fields that only some messages can carry, and two that say the same."""
+    if {"max_tokens", "max_completion_tokens"} <= kept.keys():
+        raise BadRequest("max_tokens and max_completion_tokens say the same.", hint="Send one.", param="max_tokens")
+    for position, message in enumerate(kept["messages"]):
+        role, where = message["role"], f"messages[{position}]"
+        for field, owner in (("tool_calls", "assistant"), ("reasoning_content", "assistant"), ("tool_call_id", "tool")):
+            if message.get(field) is not None and role != owner:
+                raise BadRequest(f"{where}: {field} is for the role {owner}, not {role}.", hint="", param=where)
+        if role == "tool" and not message.get("tool_call_id"):
+            raise BadRequest(f"{where}: tool_call_id is missing.", hint="Name the call that it answers.", param=where)
+    names = [tool["function"]["name"] for tool in kept.get("tools", ())]
+    if len(set(names)) < len(names):
+        raise BadRequest("Two tools have the same name.", hint="Give each its own.", param="tools")
 
 
 def _check_prompts(kept: dict[str, Any]) -> None:

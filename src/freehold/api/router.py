@@ -43,17 +43,23 @@ class Router:
     async def handle(self, request: HttpRequest) -> HttpResponse:
         """Answer one HTTP request. Raises FreeholdError, which `on_error` puts into the path's format."""
         if look := self.admin.open_to_all.get(request.path):
-            _only_get(request)
+            _only(request, "GET", "HEAD")
             return look()
         call = self._calls.get(request.path)
         if call is None:
             return self._look(request)
-        if request.method != "POST":
-            raise MethodNotAllowed(f"{request.path} takes POST, not {request.method}.", hint="See /openapi.json.")
+        _only(request, "POST")
         caller = self.keys.caller(_token(request))
         if self.stopping:
             raise Stopping("The server is stopping.")
         return await self._answer(request, caller, call)
+
+    def gate(self, request: HttpRequest) -> None:
+        """Before a body is taken in: is there anything here to send it to, and is the key good?"""
+        if request.path not in self.admin.open_to_all:
+            self.keys.caller(_token(request))
+            if request.path in self._calls:
+                _only(request, "POST")
 
     def on_error(self, path: str, request_id: str, error: FreeholdError) -> HttpResponse:
         """An error in the format of the path on which it happened."""
@@ -81,7 +87,7 @@ class Router:
         caller = self.keys.caller(_token(request))  # before 404: what exists is nobody's business without a key
         if not known:
             raise NotFound(f"There is no {request.path} here.", hint="See /openapi.json for what there is.")
-        _only_get(request)
+        _only(request, "GET", "HEAD")
         if page := self.admin.pages.get(request.path):
             return page(caller)
         return HttpResponse(200, base.document_bytes(self._models(request)))
@@ -119,9 +125,9 @@ def _token(request: HttpRequest) -> str | None:
     return request.headers.get("x-api-key") or None
 
 
-def _only_get(request: HttpRequest) -> None:
-    if request.method not in ("GET", "HEAD"):
-        raise MethodNotAllowed(f"{request.path} takes GET, not {request.method}.", hint="See /openapi.json.")
+def _only(request: HttpRequest, *methods: str) -> None:
+    if request.method not in methods:
+        raise MethodNotAllowed(f"{request.path} takes {methods[0]}, not {request.method}.", hint="See /openapi.json.")
 
 
 def _openai_model(name: str, admitted_at: float) -> dict[str, Any]:

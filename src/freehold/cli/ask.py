@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from freehold.cli import local
 from freehold.errors import CannotDo
@@ -13,7 +14,9 @@ from freehold.errors import CannotDo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``freehold ask``."""
-    parser.add_argument("question", help="what to ask")
+    parser.add_argument(
+        "question", help="what to ask; '-' reads it from stdin, which keeps it out of the list of processes"
+    )
     parser.add_argument("--model", help="which model (default: the one that is served)")
     parser.add_argument("--system", help="a system message to go before")
     parser.add_argument("--max-tokens", type=int, help="longest answer")
@@ -28,9 +31,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         local.print_json(json.loads(response.read()))
         return 0
-    for piece in _pieces(response):
-        print(piece, end="", flush=True)
-    print()
+    try:
+        for piece in _pieces(response):
+            print(piece, end="", flush=True)
+    finally:
+        print()
     return 0
 
 
@@ -48,9 +53,20 @@ def _body(arguments: argparse.Namespace, model: str) -> dict:
     return body | ({"max_tokens": arguments.max_tokens} if arguments.max_tokens else {})
 
 
-def _pieces(lines: Iterable[bytes]) -> Iterable[str]:
-    """The text in an event stream."""
+def _pieces(response: http.client.HTTPResponse) -> Iterator[str]:
+    """The text in an event stream. Raises CannotDo if it does not come to its end."""
+    try:
+        yield from _events(response)
+    except (OSError, http.client.HTTPException) as error:
+        raise CannotDo(
+            f"The answer broke off ({error}).", hint="Ask again; 'freehold status' says how it is."
+        ) from None
+
+
+def _events(lines: Iterable[bytes]) -> Iterator[str]:
     for line in lines:
+        if line.startswith(b"data: [DONE]"):
+            return
         if not line.startswith(b"data: {"):
             continue
         event = json.loads(line[6:])
@@ -58,3 +74,4 @@ def _pieces(lines: Iterable[bytes]) -> Iterable[str]:
             raise CannotDo(event["error"].get("message", "The answer broke off."))
         for choice in event["choices"]:
             yield choice["delta"].get("content") or ""
+    raise http.client.HTTPException("the stream ended early")

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make, list or revoke."""
-    with local.opened(arguments) as parts:
+    with local.opened(arguments, create=arguments.command == "create") as parts:
         return _COMMANDS[arguments.command](parts.keys, arguments)
 
 

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the calls."""
     with local.opened(arguments) as parts:
-        calls = parts.ledger.calls(arguments.limit)
+        calls = parts.ledger.calls(max(0, min(arguments.limit, 10**9)))
     if arguments.json:
         local.print_json([msgspec.to_builtins(call) for call in calls])
         return 0

@@ -23,18 +23,18 @@ _BAR = 28
 
 
 @contextmanager
-def opened(arguments: argparse.Namespace) -> Iterator[Parts]:
+def opened(arguments: argparse.Namespace, *, create: bool = False) -> Iterator[Parts]:
     """The home that the command is about, with its database open."""
     from freehold import app  # a third of a second of imports that 'ask' does not need
 
-    home = Home(config.home_folder(arguments.home))
+    home = home_of(arguments, create=create)
     with app.parts(home, config.load(home.folder)) as parts:
         yield parts
 
 
-def home_of(arguments: argparse.Namespace) -> Home:
-    """The home that the command is about."""
-    return Home(config.home_folder(arguments.home))
+def home_of(arguments: argparse.Namespace, *, create: bool = False) -> Home:
+    """The home that the command is about. Only a few commands make one: a mistyped path is an error elsewhere."""
+    return Home(config.home_folder(arguments.home), create=create)
 
 
 class _UnixConnection(http.client.HTTPConnection):

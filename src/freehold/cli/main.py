@@ -1,12 +1,13 @@
 """``freehold VERB ...``. A verb's file is imported when the verb is asked for, so that help is instant.
 
-Exit codes: 0 done and clean; 1 done, and the answer is no; 2 could not do it.
+Exit codes: 0 done and clean; 1 done, and the answer is no; 2 could not do it; 130 interrupted by Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -25,36 +26,46 @@ VERBS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code. Nothing but SystemExit and the code leaves it."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser()
-    verb = next((word for word in words if word in VERBS), None)
-    if verb is None:
-        parser.parse_args(words or ["--help"])
-        return 2
-    module = importlib.import_module(f"freehold.cli.{verb}")
-    common = _common()
-    home, rest = common.parse_known_args(words)  # taken out first, so that it may stand anywhere
-    rest.remove(verb)
-    own = argparse.ArgumentParser(
-        prog=f"freehold {verb}", description=module.__doc__, formatter_class=_Raw, parents=[common]
-    )
-    module.add_arguments(own)
-    return _run(module, own.parse_args(rest, home))
-
-
-def _run(module, arguments: argparse.Namespace) -> int:
-    from freehold.errors import FreeholdError
-
     try:
-        return module.run(arguments)
-    except FreeholdError as error:
-        print(f"freehold: {error.sentence()}", file=sys.stderr)
-        return 2
+        return _run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; there is nobody to tell
         return 0
+    except Exception as error:  # noqa: BLE001 - a traceback never reaches a person
+        return _explain(error)
+
+
+def _run(words: list[str]) -> int:
+    common = _common()
+    home, rest = common.parse_known_args(words)  # taken out first, so that it may stand anywhere
+    parser = _parser()
+    verb = next((word for word in rest if word in VERBS), None)
+    if verb is None:
+        parser.parse_args(rest or ["--help"])
+        return 2
+    module = importlib.import_module(f"freehold.cli.{verb}")
+    rest.remove(verb)
+    own = argparse.ArgumentParser(
+        prog=f"freehold {verb}", description=module.__doc__, formatter_class=_Raw, parents=[common]
+    )
+    module.add_arguments(own)
+    return module.run(own.parse_args(rest, home))
+
+
+def _explain(error: Exception) -> int:
+    """One sentence for an error; where it is none of ours, with what is needed to report it."""
+    from freehold.errors import FreeholdError
+
+    if isinstance(error, FreeholdError):
+        print(f"freehold: {error.sentence()}", file=sys.stderr)
+        return 2
+    if os.environ.get("FREEHOLD_TRACEBACK"):
+        sys.excepthook(type(error), error, error.__traceback__)
+    said = f"An unexpected fault, {type(error).__name__}: {error}."
+    print(f"freehold: {said} Please report it; FREEHOLD_TRACEBACK=1 shows where it was.", file=sys.stderr)
+    return 2
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     privacy = commands.add_parser("privacy", help="try to get out of the seal; exit code 1 if anything does")
     check = commands.add_parser("check", help="check the signature of a kept proof")
     check.add_argument("file", type=Path, help="a file from <home>/proofs")
+    check.add_argument("--key", metavar="BASE64", help="the signer's public key (default: this home's, and its chain)")
     for command in (privacy, check):
         command.add_argument("--json", action="store_true", help="for programs")
 
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _privacy(arguments: argparse.Namespace) -> int:
     bar = local.Bar()
-    with local.opened(arguments) as parts:
+    with local.opened(arguments, create=True) as parts:
         mode, running = _running(parts)
         record = prove.privacy(mode, running, bar)
         bar.end()
@@ -48,14 +49,18 @@ def _privacy(arguments: argparse.Namespace) -> int:
     return _CODES[record.verdict]
 
 
-def _running(parts) -> tuple[str, dict[str, int]]:
+def _running(parts) -> tuple[str, dict[str, prove.Worn]]:
     """The seal that is in force, and the processes of the server that runs, if one does."""
     try:
         live = json.loads(local.call(parts.home.running(), "GET", "/admin/status", timeout=10).read())
     except NotRunning:
         return parts.settings.seal, {}
-    engines = {f"engine {engine['model']}": engine["pid"] for engine in live["engines"] if engine["pid"]}
-    return live["seal"], {"gateway": live["pid"]} | engines
+    engines = {f"engine {engine['model']}": engine for engine in live["engines"] if engine["pid"]}
+    return live["seal"], {who: _worn(process) for who, process in ({"gateway": live} | engines).items()}
+
+
+def _worn(process: dict) -> prove.Worn:
+    return prove.Worn(process["pid"], frozenset(layer["name"] for layer in process["reported"] if layer["active"]))
 
 
 def _show(record: prove.Record, path: Path) -> None:
@@ -73,12 +78,15 @@ def _show(record: prove.Record, path: Path) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    good, record, public_key = prove.check(arguments.file)
-    if arguments.json:
-        local.print_json({"signature": good, "public_key": public_key, "record": msgspec.to_builtins(record)})
-    elif good:
-        print(f"The signature is good (ed25519 {public_key}).")
-        print(f"{record.claim} At {local.when(record.at)} this {record.verdict}.")
+    if arguments.key:
+        record, wrong = prove.check(arguments.file, arguments.key, None)
     else:
-        print("THE SIGNATURE DOES NOT FIT: the record or its signature was changed.")
-    return 0 if good else 1
+        with local.opened(arguments) as parts:
+            record, wrong = prove.check(arguments.file, prove.public_key(parts.home.signing_key), parts.ledger)
+    if arguments.json:
+        local.print_json({"good": not wrong, "wrong": wrong, "record": msgspec.to_builtins(record)})
+    elif wrong:
+        print(f"THIS PROOF IS NOT GOOD: {'; '.join(wrong)}.")
+    else:
+        print(f"The signature is good. {record.claim} At {local.when(record.at)} this {record.verdict}.")
+    return 1 if wrong else 0

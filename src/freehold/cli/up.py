@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import msgspec
 
 from freehold import app, config
 from freehold.cli import local
+from freehold.errors import BadConfig
 from freehold.types import EngineState, Layer
 
 
@@ -26,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until stopped."""
-    home = local.home_of(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the server runs: as Ctrl-C
+    home = local.home_of(arguments, create=True)
     settings = _with_flags(config.load(home.folder), arguments)
     app.serve(home, settings, _Terminal(), model=arguments.model, engine=arguments.engine)
     return 0
@@ -35,7 +38,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _with_flags(settings: config.Settings, arguments: argparse.Namespace) -> config.Settings:
     names = ("host", "port", "tls_cert", "tls_key", "behind_proxy")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    server = msgspec.structs.replace(settings.server, **given)
+    try:
+        server = msgspec.convert(msgspec.to_builtins(settings.server) | given, config.Server)
+    except msgspec.ValidationError as error:
+        raise BadConfig(f"A flag is wrong: {error}.", hint="'freehold up --help' lists them.") from None
     return msgspec.structs.replace(settings, server=server)
 
 
@@ -50,7 +56,9 @@ class _Terminal:
         self._bar(what, done, total)
 
     def first_key(self, key: str) -> None:
+        self._bar.end()
         self._key = key
+        _say(f"\nYour admin key, shown this once:\n\n  {key}")
 
     def ready(self, address: str, layers: tuple[Layer, ...], engines: list[EngineState]) -> None:
         self._bar.end()
@@ -62,8 +70,7 @@ class _Terminal:
         for engine in engines:
             _say(f"  engine   sealed: {_layers(engine.reported)}")
         if self._key:
-            _say(f"\nYour admin key, shown this once:\n\n  {self._key}\n")
-            _say(f"  export FREEHOLD_API_KEY={self._key}")
+            _say(f"\n  export FREEHOLD_API_KEY={self._key}")
             _say(f'  curl {address}/v1/chat/completions -H "Authorization: Bearer $FREEHOLD_API_KEY" \\')
             _say("    -H 'Content-Type: application/json' \\")
             _say(f'    -d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}\'')

@@ -37,6 +37,7 @@ class Order(Struct, frozen=True):
     threads: int
     seal: str
     template: str = ""  # instead of the model's own
+    memory: int = 0  # bytes; 0: three quarters of the machine's
 
 
 class Word(Struct, frozen=True):
@@ -70,7 +71,9 @@ def main() -> int:
 def _seal(order: Order) -> tuple[Layer, ...]:
     if order.seal == "off":
         return (Layer("seal", False, "switched off by the setting 'seal'", "reported"),)
-    return seal.apply(seal.engine_plan(model=Path(order.model), folder=Path(order.socket).parent))
+    memory = order.memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4 * 3
+    plan = seal.engine_plan(model=Path(order.model), folder=Path(order.socket).parent, data_bytes=memory)
+    return seal.apply(plan)
 
 
 def _keep_output() -> Any:

@@ -56,7 +56,7 @@ class LlamaCpp:
         order = Order(
             engine=self.kind, model=str(file), name=model.name, socket="", key="", context=context,
             slots=settings.slots or DEFAULT_SLOTS, threads=settings.threads or len(os.sched_getaffinity(0)),
-            seal=seal, template=template.text,
+            seal=seal, template=template.text, memory=settings.memory_bytes,
         )  # fmt: skip
         self.context, self.slots = context, order.slots
         self._process = EngineProcess(model, self.kind, order, folder, settings)

@@ -74,7 +74,7 @@ class Meter:
     @property
     def usage(self) -> Usage:
         """The counts so far."""
-        return Usage(self._prompt, sum(self._completion.values()), self._cached)
+        return Usage(_sane(self._prompt), _sane(sum(self._completion.values())), _sane(self._cached))
 
     def read(self, piece: bytes) -> None:
         """Take in the next bytes of an event stream; an event may be cut anywhere."""
@@ -127,6 +127,11 @@ class Meter:
             self._prompt = usage.input_tokens + (usage.cache_read_input_tokens or 0)
         if usage.output_tokens is not None:
             self._completion[0] = usage.output_tokens
+
+
+def _sane(count: int) -> int:
+    """A count that a ledger can hold: the engine's word is taken, within reason."""
+    return min(max(count, 0), 1 << 40)
 
 
 def _decode(document: bytes) -> _Event | None:

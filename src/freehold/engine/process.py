@@ -43,6 +43,7 @@ class EngineProcess:
         self._start_seconds = settings.start_seconds
         self._stuck_seconds = settings.stuck_seconds
         self._state = "stopped"
+        self._socket_folder: str | None = None  # ours to remove, once it is made
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task | None = None
         self._said: deque[str] = deque(maxlen=_LINES)
@@ -91,7 +92,9 @@ class EngineProcess:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watcher
         await self._end()
-        shutil.rmtree(Path(self.socket).parent, ignore_errors=True)
+        if self._socket_folder is not None:
+            shutil.rmtree(self._socket_folder, ignore_errors=True)
+            self._socket_folder = None
 
     def _make_socket_folder(self) -> None:
         """A 0700 folder for one socket: in the home, or where the path would be too long, in the system's
@@ -101,7 +104,7 @@ class EngineProcess:
             parent = None
         else:
             parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder = tempfile.mkdtemp(prefix="e" if parent else "freehold-", dir=parent)
+        self._socket_folder = folder = tempfile.mkdtemp(prefix="e" if parent else "freehold-", dir=parent)
         self._order = msgspec.structs.replace(
             self._order, socket=str(Path(folder) / "engine.sock"), key=secrets.token_urlsafe(32)
         )

@@ -7,6 +7,7 @@ those are refused here, before they reach it.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -20,13 +21,21 @@ MAX_REPEAT = 1_000  # items, properties or characters that a bound may ask for
 MAX_PATTERN = 300  # characters
 MAX_PATTERN_REPEAT = 300  # the repetitions of one pattern, multiplied
 MAX_GROUP_REPEAT = 16
+MAX_NUMBER = 1 << 53
+_SIZES = (("minItems", "maxItems"), ("minLength", "maxLength"), ("minProperties", "maxProperties"))
+_NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+_REPEAT = 1_000  # items, properties or characters that a bound may ask for
+MAX_PATTERN = 300  # characters
+MAX_PATTERN_REPEAT = 300  # the repetitions of one pattern, multiplied
+MAX_GROUP_REPEAT = 16
+MAX_NUMBER = 1 << 53
 _PAIRS = (
     ("minItems", "maxItems"),
     ("minLength", "maxLength"),
     ("minimum", "maximum"),
     ("minProperties", "maxProperties"),
 )
-_REPEAT = re.compile(r"(\))?\{(\d+)(?:,(\d*))?\}")
+_REPEAT = re.compile(r"(\))?\s*\{\s*(\d+)\s*(?:(,)\s*(\d*)\s*)?\}")
 
 
 def check(schema: Any, param: str) -> None:
@@ -59,26 +68,45 @@ def check(schema: Any, param: str) -> None:
 
 
 def _check_bounds(node: dict[str, Any], param: str) -> None:
-    for low_name, high_name in _PAIRS:
+    for low_name, high_name in _SIZES:
         low, high = node.get(low_name), node.get(high_name)
-        counts = low_name != "minimum"
         for name, value in ((low_name, low), (high_name, high)):
-            if counts and _is_number(value) and not 0 <= value <= MAX_REPEAT:
+            if _is_number(value) and not 0 <= value <= MAX_REPEAT:
                 raise Unsupported(f"{name} is {value}.", hint=f"It may be 0 to {MAX_REPEAT} here.", param=param)
         if _is_number(low) and _is_number(high) and low > high:
-            raise BadRequest(
-                f"{low_name} is {low} and {high_name} is {high}.", hint="No answer could fit.", param=param
-            )
+            raise BadRequest(f"{low_name} is {low}, {high_name} is {high}.", hint="No answer could fit.", param=param)
+    _check_numbers({name: node[name] for name in _NUMBERS if _is_number(node.get(name))}, param)
+
+
+def _check_numbers(bounds: dict[str, float], param: str) -> None:
+    for name, value in bounds.items():
+        if abs(value) > MAX_NUMBER:
+            raise Unsupported(f"{name} is {value}.", hint="It may be -2^53 to 2^53 here.", param=param)
+    lows = [bounds.get("minimum"), _past(bounds.get("exclusiveMinimum"), 1)]
+    highs = [bounds.get("maximum"), _past(bounds.get("exclusiveMaximum"), -1)]
+    low = max((value for value in lows if value is not None), default=-MAX_NUMBER - 2)
+    high = min((value for value in highs if value is not None), default=MAX_NUMBER + 2)
+    if low > high:
+        said = ", ".join(f"{name} is {value}" for name, value in bounds.items())
+        raise BadRequest(f"{said}.", hint="No whole number could fit.", param=param)
+
+
+def _past(bound: float | None, step: int) -> float | None:
+    """The first whole number past an exclusive bound: the engine knows whole numbers alone."""
+    if bound is None:
+        return None
+    return math.floor(bound) + 1 if step > 0 else math.ceil(bound) - 1
 
 
 def _check_pattern(pattern: Any, param: str) -> None:
     if not isinstance(pattern, str):
         return
     total = 1
-    for group, low, high in _REPEAT.findall(pattern):
-        most = int((high or low)[:9])
+    for group, low, comma, high in _REPEAT.findall(pattern):
+        least = int(low[:9])
+        most = int(high[:9]) if high else 2 * max(least, 1) if comma else least
         total *= max(most, 1)
-        if int(low[:9]) > most or (group and most > MAX_GROUP_REPEAT):
+        if least > most or (group and most > MAX_GROUP_REPEAT):
             total = MAX_PATTERN_REPEAT + 1
     if total > MAX_PATTERN_REPEAT or len(pattern) > MAX_PATTERN:
         raise Unsupported(

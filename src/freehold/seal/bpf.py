@@ -14,11 +14,12 @@ from collections.abc import Iterable
 
 from freehold.seal import kernel
 
-_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
+_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _SET_MODE_FILTER, _SYNC_THREADS = 1, 1
 
 # What no part of Freehold needs, and each of which is a way round the seal: another way to the network
@@ -27,19 +28,26 @@ ALWAYS = (
     "io_uring_setup", "io_uring_enter", "io_uring_register", "ptrace", "process_vm_readv", "process_vm_writev",
     "pidfd_getfd", "bpf", "perf_event_open", "userfaultfd", "keyctl", "add_key", "request_key", "init_module",
     "finit_module", "delete_module", "kexec_load", "kexec_file_load", "mount", "umount2", "open_tree",
-    "move_mount", "fsopen", "fsmount", "setns", "open_by_handle_at",
+    "move_mount", "fsopen", "fsmount", "fsconfig", "fspick", "mount_setattr", "open_tree_attr", "pivot_root",
+    "chroot", "setns", "open_by_handle_at",
 )  # fmt: skip
 # An engine, besides, starts no program, makes no namespace, and speaks only on the socket it listens on:
-# it may not go and find another socket on the machine (a session bus, a container daemon) to ask for help.
-ENGINE = (*ALWAYS, "execve", "execveat", "unshare", "connect", "sendmsg", "sendmmsg")
+# it may not go and find another socket on the machine (a session bus, a container daemon) to ask for help, nor
+# leave anything in memory that outlives it for another process to find.
+ENGINE = (
+    *ALWAYS, "execve", "execveat", "unshare", "connect", "sendmsg", "sendmmsg", "shmget", "semget", "msgget", "mq_open",
+)  # fmt: skip
 
 Instruction = tuple[int, int, int, int]
 
 
-def program(refused: Iterable[str], *, refuse_addressed_sends: bool) -> bytes:
+def program(refused: Iterable[str], *, engine: bool) -> bytes:
     """The filter: ``refused`` calls fail with EPERM, and so do sockets of any family but AF_UNIX.
 
-    A call from a foreign architecture, or one with x32 numbers, kills the process.
+    For an engine, besides: a sendto(2) with an address (a send(2) on a connected socket has none), a prlimit(2)
+    on another process, a clone(2) into new namespaces; clone3(2), whose flags no filter can see, does not
+    exist, so that the C library falls back to clone(2). A call from a foreign architecture, or one with x32
+    numbers, kills the process.
     """
     code: list[Instruction] = [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, _AUDIT_ARCH[kernel.MACHINE]), _kill()]
     code.append((_LOAD, 0, 0, _NUMBER))
@@ -49,9 +57,11 @@ def program(refused: Iterable[str], *, refuse_addressed_sends: bool) -> bytes:
         code += [(_EQUAL, 0, 1, kernel.number(name)), _refuse()]
     for name in ("socket", "socketpair"):
         code += [(_EQUAL, 0, 4, kernel.number(name)), *_only(argument=0, value=socket.AF_UNIX)]
-    if refuse_addressed_sends:  # sendto(2) with an address; a send(2) on a connected socket has none
-        body = [*_word(4, half=0), *_word(4, half=1), _allow()]
-        code += [(_EQUAL, 0, len(body), kernel.number("sendto")), *body]
+    if engine:
+        code += _unless_zero("sendto", argument=4) + _unless_zero("prlimit64", argument=0)
+        code += [(_EQUAL, 0, 4, kernel.number("clone")), (_LOAD, 0, 0, _ARGUMENT), (_ANY_BIT, 0, 1, _NAMESPACES)]
+        code += [_refuse(), _allow()]
+        code += [(_EQUAL, 0, 1, kernel.number("clone3")), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
     code.append(_allow())
     return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
 
@@ -60,11 +70,18 @@ def install(code: bytes) -> None:
     """Put the filter on every thread of this process, for good. Raises OSError if the kernel refuses."""
     buffer = ctypes.create_string_buffer(code, len(code))
     header = struct.pack("HL", len(code) // 8, ctypes.addressof(buffer))
-    kernel.syscall("seccomp", _SET_MODE_FILTER, _SYNC_THREADS, header)
+    if kernel.syscall("seccomp", _SET_MODE_FILTER, _SYNC_THREADS, header):  # the thread that could not be had
+        raise OSError(errno.ESRCH, "a thread of this process wears another filter")
 
 
 def _only(*, argument: int, value: int) -> list[Instruction]:
     return [(_LOAD, 0, 0, _ARGUMENT + 8 * argument), (_EQUAL, 0, 1, value), _allow(), _refuse()]
+
+
+def _unless_zero(name: str, *, argument: int) -> list[Instruction]:
+    """Refuse a call unless one of its arguments, 64 bits wide, is zero."""
+    body = [*_word(argument, half=0), *_word(argument, half=1), _allow()]
+    return [(_EQUAL, 0, len(body), kernel.number(name)), *body]
 
 
 def _word(argument: int, *, half: int) -> list[Instruction]:

@@ -30,6 +30,8 @@ LAST_CAPABILITY = 63
 # System call numbers by architecture (arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/asm-generic/unistd.h).
 SYSCALLS: dict[str, dict[str, int]] = {
     "x86_64": {
+        "shmget": 29, "clone": 56, "semget": 64, "msgget": 68, "pivot_root": 155, "chroot": 161, "mq_open": 240,
+        "prlimit64": 302, "clone3": 435, "fsconfig": 431, "fspick": 433, "mount_setattr": 442, "open_tree_attr": 467,
         "socket": 41, "connect": 42, "sendto": 44, "sendmsg": 46, "socketpair": 53, "execve": 59, "ptrace": 101,
         "capset": 126, "mount": 165, "umount2": 166, "init_module": 175, "delete_module": 176, "kexec_load": 246,
         "add_key": 248, "request_key": 249, "keyctl": 250, "unshare": 272, "perf_event_open": 298,
@@ -40,6 +42,8 @@ SYSCALLS: dict[str, dict[str, int]] = {
         "landlock_create_ruleset": 444, "landlock_add_rule": 445, "landlock_restrict_self": 446,
     },
     "aarch64": {
+        "pivot_root": 41, "chroot": 51, "mq_open": 180, "msgget": 186, "semget": 190, "shmget": 194, "clone": 220,
+        "prlimit64": 261, "clone3": 435, "fsconfig": 431, "fspick": 433, "mount_setattr": 442, "open_tree_attr": 467,
         "umount2": 39, "mount": 40, "capset": 91, "unshare": 97, "kexec_load": 104, "init_module": 105,
         "delete_module": 106, "ptrace": 117, "socket": 198, "socketpair": 199, "connect": 203, "sendto": 206,
         "sendmsg": 211, "add_key": 217, "request_key": 218, "keyctl": 219, "execve": 221, "perf_event_open": 241,
@@ -71,6 +75,11 @@ def prctl(option: int, *arguments: int) -> int:
     return _checked(_libc.prctl(option, *words), "prctl")
 
 
+def dissolve(descriptor: int) -> None:
+    """connect(2) to AF_UNSPEC, which frees a socket from what it was connected to. Raises OSError."""
+    _checked(_libc.connect(descriptor, ctypes.create_string_buffer(16), 16), "connect")
+
+
 def unshare(flags: int) -> None:
     """unshare(2). Raises OSError with the kernel's errno."""
     _checked(_libc.unshare(flags), "unshare")
@@ -88,11 +97,12 @@ def drop_capabilities() -> None:
     syscall("capset", ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)()))
 
 
-def limit_resources(file_bytes: int | None) -> None:
-    """No core dumps (they would hold prompts), and no files over ``file_bytes`` where that is given."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if file_bytes is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+def limit_resources(file_bytes: int | None, data_bytes: int | None) -> None:
+    """No core dumps (they would hold prompts), and where given, no files and no memory of its own beyond a bound."""
+    bounds = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: file_bytes, resource.RLIMIT_DATA: data_bytes}
+    for what, bound in bounds.items():
+        if bound is not None:
+            resource.setrlimit(what, (bound, bound))
 
 
 def die_with_parent(signal_number: int) -> None:

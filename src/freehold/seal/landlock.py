@@ -33,20 +33,25 @@ def version() -> int:
         return 0
 
 
-def restrict(rules: Iterable[tuple[str, int]]) -> int:
-    """Leave this process only the given (path, rights); a path that does not exist is passed over.
+def restrict(rules: Iterable[tuple[str, int]] | None) -> int:
+    """Leave this thread only the given (path, rights), and no TCP connection, also none by a socket that it holds.
 
-    Returns the ABI that was used. Raises OSError where the kernel has no Landlock or refuses.
+    A path that does not exist is passed over; None leaves the file system alone. Returns the ABI that was used.
+    Raises OSError where the kernel has no Landlock, refuses, or cannot do what is asked.
     """
     abi = version()
     if not abi:
         raise OSError("the kernel has no Landlock")
+    if rules is None and abi < 4:
+        raise OSError(f"this kernel's Landlock (ABI {abi}) knows no TCP; 4 does")
     handled = _RIGHTS_BY_ABI[max(known for known in _RIGHTS_BY_ABI if known <= abi)]
+    if rules is None:
+        handled = 0
     attributes = struct.pack("QQQ", handled, _TCP if abi >= 4 else 0, _SCOPES if abi >= 6 else 0)
     attributes = attributes[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
     ruleset = kernel.syscall("landlock_create_ruleset", attributes, len(attributes), 0)
     try:
-        for path, rights in rules:
+        for path, rights in rules or ():
             _allow(ruleset, path, rights & handled)
         kernel.syscall("landlock_restrict_self", ruleset, 0)
     finally:

@@ -17,15 +17,15 @@ class Plan(Struct, frozen=True):
     """What one process is to give up.
 
     ``files`` are (path, Landlock rights); None leaves the file system alone. ``file_bytes`` is the largest
-    file that it may write.
+    file that it may write, ``data_bytes`` the most memory that it may have of its own.
     """
 
     name: str
     refused: tuple[str, ...]
     own_network: bool = False
-    refuse_addressed_sends: bool = False
     files: tuple[tuple[str, int], ...] | None = None
     file_bytes: int | None = None
+    data_bytes: int | None = None
 
 
 def gateway_plan() -> Plan:
@@ -33,7 +33,7 @@ def gateway_plan() -> Plan:
     return Plan("gateway", bpf.ALWAYS)
 
 
-def engine_plan(*, model: Path, folder: Path, read: Iterable[str] = ()) -> Plan:
+def engine_plan(*, model: Path, folder: Path, read: Iterable[str] = (), data_bytes: int | None = None) -> Plan:
     """An engine sees its model, the folder of its socket, and what Python and its libraries need; no network."""
     system = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/proc", "/sys/devices", "/sys/class", *read)
     python = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path} - {
@@ -47,7 +47,7 @@ def engine_plan(*, model: Path, folder: Path, read: Iterable[str] = ()) -> Plan:
         *((path, landlock.READ) for path in (*system, *sorted(python))),
         *((path, landlock.DEVICE | landlock.READ_DIR) for path in devices),
     )
-    return Plan("engine", bpf.ENGINE, own_network=True, refuse_addressed_sends=True, files=files, file_bytes=64 << 20)
+    return Plan("engine", bpf.ENGINE, own_network=True, files=files, file_bytes=64 << 20, data_bytes=data_bytes)
 
 
 def apply(plan: Plan) -> tuple[Layer, ...]:
@@ -60,8 +60,7 @@ def apply(plan: Plan) -> tuple[Layer, ...]:
     if plan.own_network:
         steps.append(("network_namespace", _own_network))
     steps.append(("no_new_privs", _no_new_privs))
-    if plan.files is not None:
-        steps.append(("landlock", lambda: f"ABI {landlock.restrict(plan.files or ())}"))
+    steps.append(("landlock", lambda: _landlock(plan)))
     if plan.own_network:
         steps.append(("no_capabilities", _no_capabilities))
     steps.append(("seccomp", lambda: _seccomp(plan)))
@@ -85,9 +84,17 @@ def _step(name: str, step: Callable[[], str]) -> Layer:
 
 
 def _limits(plan: Plan) -> str:
-    kernel.limit_resources(plan.file_bytes)
+    kernel.limit_resources(plan.file_bytes, plan.data_bytes)
     files = "" if plan.file_bytes is None else f", no files over {plan.file_bytes >> 20} MiB"
-    return "no core dumps" + files
+    data = "" if plan.data_bytes is None else f", {plan.data_bytes >> 20} MiB of memory"
+    return "no core dumps" + files + data
+
+
+def _landlock(plan: Plan) -> str:
+    abi = landlock.restrict(plan.files)
+    files = "" if plan.files is None else "no files but its own; "
+    tcp = "no TCP, also by sockets it holds" if abi >= 4 else "TCP is left to seccomp"
+    return f"ABI {abi}: {files}{tcp}"
 
 
 def _own_network() -> str:
@@ -127,7 +134,7 @@ def _no_capabilities() -> str:
 
 
 def _seccomp(plan: Plan) -> str:
-    bpf.install(bpf.program(plan.refused, refuse_addressed_sends=plan.refuse_addressed_sends))
+    bpf.install(bpf.program(plan.refused, engine=plan.own_network))
     return f"sockets of no family but AF_UNIX; {len(plan.refused)} system calls refused"
 
 

@@ -13,6 +13,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -120,6 +122,36 @@ def _executed(targets: Targets) -> None:
         raise OSError(done.stderr.decode(errors="replace").strip().rpartition("\n")[2])
 
 
+def _turned_listener(targets: Targets) -> None:
+    """A listener from before the seal, shut down, dissolved and connected: no new socket is needed."""
+    _turn(_held()[0], targets)
+
+
+def _turned_accepted(targets: Targets) -> None:
+    """The same with a connection that a client made."""
+    _turn(_held()[1], targets)
+
+
+@cache
+def _held() -> tuple[socket.socket, socket.socket]:
+    """A listener and an accepted connection, as a gateway holds them when it is sealed."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(listener.getsockname())
+    accepted, _ = listener.accept()
+    client.close()
+    return listener, accepted
+
+
+def _turn(held: socket.socket, targets: Targets) -> None:
+    held.settimeout(_PATIENCE)
+    with suppress(OSError):
+        held.shutdown(socket.SHUT_RDWR)
+    kernel.dissolve(held.fileno())
+    held.connect(("127.0.0.1", _there(targets.tcp4)))
+    if held.recv(64) != targets.word.encode():
+        raise OSError("the listener did not answer with its word")
+
+
 def _unix(targets: Targets) -> None:
     """Another process's Unix socket, as a session bus or a container daemon would be."""
     with socket.socket(socket.AF_UNIX) as out:
@@ -144,6 +176,8 @@ ATTEMPTS: dict[str, tuple[Callable[[Targets], None], str]] = {
     "io_uring": (_io_uring, "set up io_uring, which can open sockets without socket()"),
     "forked": (_forked, "connect over TCP from a forked child"),
     "executed": (_executed, "connect over TCP from a program it starts"),
+    "listener": (_turned_listener, "connect over TCP with a listener that it held"),
+    "accepted": (_turned_accepted, "connect over TCP with a connection that it had accepted"),
     "unix": (_unix, "speak to another process's Unix socket"),
     "file": (_file, "read another file of the same user"),
 }
@@ -164,6 +198,8 @@ def main() -> None:
     """The sealed side."""
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
     layers: tuple[Layer, ...] = ()
+    with suppress(OSError):  # where loopback is down the control fails too, and says so
+        _held()
     if orders.profile == "engine":
         folder = Path(orders.targets.unix).parent / "engine"
         layers = seal.apply(seal.engine_plan(model=Path(os.devnull), folder=folder))

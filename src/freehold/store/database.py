@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -17,20 +17,20 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class Store:
-    """One database. Several processes may open the same one; writers take turns.
+    """One database, by URL or as the path of an SQLite file. Several processes may open it; writers take turns.
 
     Raises:
         StoreFailed: the database cannot be opened, or is newer than this program.
     """
 
-    def __init__(self, url: str):
-        self.url = url
+    def __init__(self, place: str | Path):
         try:
-            self.engine = _engine(url)
+            self.url = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else make_url(place)
+            self.engine = _engine(self.url)
             self._bring_up_to_date()
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, OSError, ImportError) as error:
             raise StoreFailed(
-                f"The database {url} cannot be opened: {_cause(error)}.",
+                f"The database {_shown(place)} cannot be opened: {_cause(error)}.",
                 hint="See that its folder can be written and the disk is not full.",
             ) from None
 
@@ -54,7 +54,7 @@ class Store:
             return
         if revision is not None and revision not in _known_revisions():
             raise StoreFailed(
-                f"The database {self.url} was made by a newer Freehold (schema {revision}).",
+                f"The database {_shown(self.url)} was made by a newer Freehold (schema {revision}).",
                 hint="Use that version, or another home.",
             )
         self._migrate()
@@ -80,8 +80,16 @@ def _known_revisions() -> set[str]:
     return {path.stem for path in (_MIGRATIONS / "versions").glob("[0-9]*.py")}
 
 
-def _engine(url: str) -> Engine:
-    if not url.startswith("sqlite"):
+def _shown(place: str | Path | URL) -> str:
+    """Where it is, without a password."""
+    try:
+        return str(place) if isinstance(place, Path) else make_url(place).render_as_string()
+    except SQLAlchemyError:
+        return "named by the setting 'database'"
+
+
+def _engine(url: URL) -> Engine:
+    if not url.drivername.startswith("sqlite"):
         return create_engine(url, pool_pre_ping=True)
     engine = create_engine(
         url, poolclass=NullPool, connect_args={"isolation_level": None, "check_same_thread": False, "timeout": 10}
