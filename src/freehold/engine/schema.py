@@ -21,14 +21,13 @@ MAX_REPEAT = 1_000  # items, properties or characters that a bound may ask for
 MAX_PATTERN = 300  # characters
 MAX_PATTERN_REPEAT = 300  # the repetitions of one pattern, multiplied
 MAX_GROUP_REPEAT = 16
-MAX_NUMBER = 1 << 53
+MAX_NUMBER = 10**15 - 1  # with more digits the engine never comes to an end
 _SIZES = (("minItems", "maxItems"), ("minLength", "maxLength"), ("minProperties", "maxProperties"))
 _NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _REPEAT = 1_000  # items, properties or characters that a bound may ask for
 MAX_PATTERN = 300  # characters
 MAX_PATTERN_REPEAT = 300  # the repetitions of one pattern, multiplied
 MAX_GROUP_REPEAT = 16
-MAX_NUMBER = 1 << 53
 _PAIRS = (
     ("minItems", "maxItems"),
     ("minLength", "maxLength"),
@@ -75,27 +74,25 @@ def _check_bounds(node: dict[str, Any], param: str) -> None:
                 raise Unsupported(f"{name} is {value}.", hint=f"It may be 0 to {MAX_REPEAT} here.", param=param)
         if _is_number(low) and _is_number(high) and low > high:
             raise BadRequest(f"{low_name} is {low}, {high_name} is {high}.", hint="No answer could fit.", param=param)
-    _check_numbers({name: node[name] for name in _NUMBERS if _is_number(node.get(name))}, param)
+    _check_numbers({name: node[name] for name in _NUMBERS if _is_number(node.get(name))}, node.get("type"), param)
 
 
-def _check_numbers(bounds: dict[str, float], param: str) -> None:
+def _check_numbers(bounds: dict[str, float], kind: Any, param: str) -> None:
     for name, value in bounds.items():
         if abs(value) > MAX_NUMBER:
-            raise Unsupported(f"{name} is {value}.", hint="It may be -2^53 to 2^53 here.", param=param)
-    lows = [bounds.get("minimum"), _past(bounds.get("exclusiveMinimum"), 1)]
-    highs = [bounds.get("maximum"), _past(bounds.get("exclusiveMaximum"), -1)]
-    low = max((value for value in lows if value is not None), default=-MAX_NUMBER - 2)
-    high = min((value for value in highs if value is not None), default=MAX_NUMBER + 2)
-    if low > high:
+            raise Unsupported(f"{name} is {value}.", hint="It may have 15 digits here.", param=param)
+    # as (bound, is it excluded?), so that of two equal ones the narrower is the larger, or the smaller
+    low = max([(bounds[name], name != "minimum") for name in _NUMBERS[::2] if name in bounds], default=None)
+    high = min([(bounds[name], name == "maximum") for name in _NUMBERS[1::2] if name in bounds], default=None)
+    if low is None or high is None:
+        return
+    least, most = low[0], high[0]
+    if kind == "integer":
+        least = math.floor(least) + 1 if low[1] else math.ceil(least)
+        most = math.floor(most) if high[1] else math.ceil(most) - 1
+    if least > most or (least == most and kind != "integer" and (low[1] or not high[1])):
         said = ", ".join(f"{name} is {value}" for name, value in bounds.items())
-        raise BadRequest(f"{said}.", hint="No whole number could fit.", param=param)
-
-
-def _past(bound: float | None, step: int) -> float | None:
-    """The first whole number past an exclusive bound: the engine knows whole numbers alone."""
-    if bound is None:
-        return None
-    return math.floor(bound) + 1 if step > 0 else math.ceil(bound) - 1
+        raise BadRequest(f"{said}.", hint="No number could fit.", param=param)
 
 
 def _check_pattern(pattern: Any, param: str) -> None:
