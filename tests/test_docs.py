@@ -58,7 +58,7 @@ def test_links_and_commands_lead_somewhere(page):
 
 
 FOLDERS = ("home", "Users", "root", "work", "mnt")  # where one machine's paths begin
-FOREIGN = re.compile(r"(?<![\w.~-])/(?:%s)/\w" % "|".join(FOLDERS))
+FOREIGN = re.compile(rf"(?<![\w.~-])/(?:{'|'.join(FOLDERS)})/\w")
 
 
 def test_the_project_speaks_of_itself_alone():

@@ -18,68 +18,24 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from freehold.config import Engine as EngineSettings
-from freehold.engine import llamacpp, wire
+from freehold.engine import llamacpp
 from freehold.engine.child import Order
-from freehold.engine.process import EngineProcess
-from freehold.engine.template import Template
-from freehold.errors import EngineUnready
-from freehold.types import EngineState, Kind, Manifest, Request
+from freehold.types import Kind, Request
 
 
-class FakeEngine:
-    """The gateway's half: the same as llama.cpp's, with the other child."""
+class FakeEngine(llamacpp.LlamaCpp):
+    """The gateway's half: llama.cpp's, with another child, which takes every request as it is."""
 
     kind = "fake"
 
-    def __init__(
-        self, model: Manifest, file: Path, _template: Template, folder: Path, settings: EngineSettings, seal: str
-    ):
-        self.model = model
-        order = Order(
-            engine=self.kind, model=str(file), name=model.name, socket="", key="",
-            context=settings.context or 4096, slots=settings.slots or 4, threads=1, seal=seal,
-        )  # fmt: skip
-        self._process = EngineProcess(model, self.kind, order, folder, settings)
-
-    async def start(self) -> None:
-        """Start the child."""
-        await self._process.start()
-
-    async def stop(self) -> None:
-        """Stop the child."""
-        await self._process.stop()
-
-    def state(self) -> EngineState:
-        """Where the child is in its life."""
-        return self._process.state()
-
-    @asynccontextmanager
-    async def ask(self, request: Request) -> AsyncIterator[llamacpp.Answer]:
-        """See `base.Engine.ask`."""
-        if not self._process.ready:
-            raise EngineUnready(f"The engine of {self.model.name} is {self.state().state}.")
-        body = msgspec.json.encode(request.body)
-        path = llamacpp.PATHS[request.kind]
-        exchange = await wire.exchange(self._process.socket, "POST", path, body, self._process.headers)
-        try:
-            if exchange.status != 200:
-                raise llamacpp.refusal(exchange.status, await exchange.body())
-            yield llamacpp.Answer(exchange, request, _no_count)
-        finally:
-            exchange.close()
-
-
-async def _no_count() -> int:
-    return 0  # this engine never leaves its opening out
+    def body(self, request: Request) -> dict[str, Any]:
+        """The request itself."""
+        return request.body
 
 
 class Script(Struct):

@@ -55,11 +55,15 @@ class LlamaCpp:
         context = settings.context or min(model.context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
         order = Order(
             engine=self.kind, model=str(file), name=model.name, socket="", key="", context=context,
-            slots=settings.slots or DEFAULT_SLOTS, threads=settings.threads or len(os.sched_getaffinity(0)),
+            slots=settings.slots or DEFAULT_SLOTS, threads=settings.threads or _cores(),
             seal=seal, template=template.text, memory=settings.memory_bytes,
         )  # fmt: skip
         self.context, self.slots = context, order.slots
         self._process = EngineProcess(model, self.kind, order, folder, settings)
+
+    def body(self, request: Request) -> dict[str, Any]:
+        """The request in this engine's dialect; see `dialect`."""
+        return dialect(request, slots=self.slots, template=self.template)
 
     async def start(self) -> None:
         """Load the model in a sealed child. Raises BadModel if it will not load."""
@@ -78,8 +82,7 @@ class LlamaCpp:
         """See `base.Engine.ask`."""
         if not self._process.ready:
             raise EngineUnready(f"The engine of {self.model.name} is {self.state().state}.")
-        body = dialect(request, slots=self.slots, template=self.template)
-        content = msgspec.json.encode(body)
+        content = msgspec.json.encode(self.body(request))
         exchange = await wire.exchange(
             self._process.socket, "POST", PATHS[request.kind], content, self._process.headers
         )
@@ -197,6 +200,13 @@ def refusal(status: int, body: bytes) -> Exception:
     if 400 <= status < 500 or _AT_FAULT.search(message):
         return BadRequest(f"The engine refused the request: {message}", hint="")
     return EngineFailed(f"The engine failed: {message}", hint="")
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _has_choices(request: Request) -> bool:
