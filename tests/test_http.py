@@ -1,5 +1,6 @@
 """The server against clients that misbehave: each gets the right status in the right format, and the rest go on."""
 
+import asyncio
 import json
 import resource
 import socket
@@ -7,6 +8,9 @@ import time
 
 import pytest
 from harness import Wire, ask, chat, get, post, serving, until
+
+from freehold.api.http import HttpResponse, Server
+from freehold.config import Limits
 
 LIMITS = {
     "FREEHOLD_LIMITS_HEADER_SECONDS": "1",
@@ -333,3 +337,94 @@ def test_past_the_limit_the_longest_silent_connection_makes_room(tmp_path_factor
         assert silent[0].read_all() == b""
         for wire in silent:
             wire.close()
+
+
+class Bench:
+    """A server in this process, so that what it holds can be seen."""
+
+    def __init__(self, handler, **limits):
+        self.server = Server(handler, lambda request: None, self.on_error, Limits(**limits))
+        self.listener = socket.create_server(("127.0.0.1", 0))
+
+    @staticmethod
+    def on_error(path, request_id, error):
+        return HttpResponse(error.status, error.message.encode())
+
+    async def talk(self, sent: bytes, *, read: int = -1) -> bytes:
+        reader, writer = await asyncio.open_connection(*self.listener.getsockname())
+        writer.write(sent)
+        got = await reader.read(read)
+        writer.close()
+        return got
+
+    async def empty(self) -> bool:
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            if not self.server.connections and not self.server.waiting and not self.server.buffered:
+                return True
+        return False
+
+    def run(self, scenario):
+        async def whole():
+            await self.server.start([(self.listener, None)])
+            found = await scenario()
+            found = (found, await self.empty())
+            await self.server.stop(0)
+            return found
+
+        return asyncio.run(whole())
+
+
+async def hello(_request):
+    return HttpResponse(200, b"hello")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GARBAGE\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nhalf",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        b"CONNECT x:1 HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_nothing_of_a_connection_is_left_when_it_is_gone(sent):
+    """Neither in the server's books nor in its count of bytes; whoever closed first, and also after the linger."""
+    bench = Bench(hello, body_seconds=0.3, idle_seconds=0.3)
+
+    async def scenario():
+        await asyncio.gather(*(bench.talk(sent, read=20) for _ in range(20)))
+        await asyncio.sleep(1.3)
+
+    assert bench.run(scenario)[1] is True
+
+
+def test_a_fault_in_the_middle_of_a_stream_ends_the_connection(capsys):
+    """It is cut, and written to the log; the server goes on."""
+
+    async def broken():
+        yield b"one"
+        raise RuntimeError("a fault of ours")
+
+    async def handler(request):
+        return HttpResponse(200, broken()) if request.path == "/broken" else await hello(request)
+
+    bench = Bench(handler)
+
+    async def scenario():
+        first = await bench.talk(b"GET /broken HTTP/1.1\r\n\r\n")
+        return first, await bench.talk(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+
+    (first, second), empty = bench.run(scenario)
+    assert b"one" in first and not first.endswith(b"0\r\n\r\n") and second.endswith(b"hello") and empty
+    assert "a fault of ours" in capsys.readouterr().err
+
+
+def test_what_came_whole_is_answered_though_garbage_follows():
+    """And then the connection ends."""
+    bench = Bench(hello)
+    got, empty = bench.run(lambda: bench.talk(b"GET / HTTP/1.1\r\n\r\nGARBAGE\r\n\r\n"))
+    assert got.count(b"HTTP/1.1 200") == 1 and got.endswith(b"hello") and empty

@@ -144,6 +144,7 @@ class Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._refused = False
+        self._lost = False
         self._unparsed = 0
         self._body = bytearray()
         self._begin_message()
@@ -158,6 +159,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Called by asyncio: the client is gone, and so is whatever was done for it."""
+        self._lost = True
         self.server.connections.discard(self)
         self._begin_message()
         self.server.waiting.pop(self, None)
@@ -277,7 +279,8 @@ class Connection(asyncio.Protocol):
     def _wait(self, seconds: float) -> None:
         self.deadline = min(self._loop.time() + seconds, self._body_deadline)
         self.server.waiting.pop(self, None)  # to the end of the line
-        self.server.waiting[self] = None
+        if not self._lost:
+            self.server.waiting[self] = None
 
     def _count_head(self, length: int) -> None:
         self._head_bytes += length
@@ -302,7 +305,10 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade as upgrade:
             return self._decline(data[upgrade.args[0] :])
         except (_Stop, httptools.HttpParserError) as stop:
-            return self._refuse(_cause_of(stop))
+            if not self._ready:
+                return self._refuse(_cause_of(stop))
+            request, _ = self._ready.pop()  # what came whole is answered; what follows it ends the connection
+            self._ready.append((request, False))
         if self._head_done:
             self._wait(self.limits.body_seconds)
         self._next()
@@ -345,6 +351,10 @@ class Connection(asyncio.Protocol):
         except asyncio.CancelledError:
             self.abort()
             raise
+        except Exception as error:  # noqa: BLE001 - as above, when part of the answer is out already
+            _report(error)
+            self.abort()
+            keep_alive = False
         finally:
             self.task = None
         self._go_on(keep_alive)
