@@ -58,6 +58,7 @@ def anthropic_error(body: bytes) -> dict:
         (b'{"model": "tiny", "messages": [], "max_tokens": 1}', {}, 400, "messages"),
         (b'{"model": "tiny", "messages": "x", "max_tokens": 1}', {}, 400, "messages"),
         (b'{"a":' * 9000 + b"1" + b"}" * 9000, {}, 400, "nested too deeply"),
+        (b'{"a":' * 101 + b"1" + b"}" * 101, {}, 400, "nested too deeply"),
         (b"{}", {"Content_Type": "text/plain"}, 415, "text/plain"),
         (b"{}", {"Content_Encoding": "gzip"}, 415, "compressed"),
         (b" " * 100001, {}, 413, "larger than 100000"),

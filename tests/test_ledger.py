@@ -1,6 +1,7 @@
 """The ledger: every call has one entry, settled once; the chain of acts cannot be rewritten unseen."""
 
 import asyncio
+import contextlib
 import sqlite3
 
 import pytest
@@ -86,15 +87,14 @@ def test_a_ledger_that_cannot_be_written_says_so(ledger, path):
 
     async def scenario():
         ledger.start()
-        with sqlite3.connect(path) as spoiler:
+        with contextlib.closing(sqlite3.connect(path)) as spoiler:
             spoiler.execute("ALTER TABLE calls RENAME TO away")
         entry = ledger.open("req_1", BOB, Kind.CHAT)
         with pytest.raises(Unaccountable, match="cannot be written"):
             await entry.opened
-        with sqlite3.connect(path) as spoiler:
+        with contextlib.closing(sqlite3.connect(path)) as spoiler:
             spoiler.execute("ALTER TABLE away RENAME TO calls")
         await ledger.open("req_2", BOB, Kind.CHAT).opened
-        spoiler.close()
         ledger.close()
 
     asyncio.run(scenario())

@@ -21,7 +21,8 @@ from freehold.types import Kind, Request
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `([^`]*)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`")
-_MAX_DEPTH_HINT = "Flatten it."
+_MAX_DEPTH = 100  # brackets inside brackets; whoever reads it next may recurse
+_MAX_DEPTH_HINT = f"At most {_MAX_DEPTH} levels."
 
 
 class Form(Struct, frozen=True):
@@ -67,9 +68,21 @@ def read_json(headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
         raise BadRequest(f"The body is not JSON: {error}.", hint="") from None
     except RecursionError:
         raise BadRequest("The body is nested too deeply.", hint=_MAX_DEPTH_HINT) from None
+    if body.count(b"[") + body.count(b"{") > _MAX_DEPTH and _depth(document) > _MAX_DEPTH:
+        raise BadRequest("The body is nested too deeply.", hint=_MAX_DEPTH_HINT)
     if not isinstance(document, dict):
         raise BadRequest("The body is not a JSON object.", hint="Send {...}.")
     return {key: value for key, value in document.items() if value is not None}
+
+
+def _depth(document: Any) -> int:
+    """How many containers lie in each other, up to one more than is allowed."""
+    level, depth = [document] if isinstance(document, dict | list) else [], 0
+    while level and depth <= _MAX_DEPTH:
+        inner = (value for node in level for value in (node.values() if isinstance(node, dict) else node))
+        level = [value for value in inner if isinstance(value, dict | list)]
+        depth += 1
+    return depth
 
 
 def check(form: Form, document: dict[str, Any]) -> dict[str, Any]:

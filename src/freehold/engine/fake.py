@@ -18,6 +18,7 @@ import asyncio
 import os
 import signal
 import threading
+from asyncio import selector_events
 from typing import Any
 
 import msgspec
@@ -51,6 +52,8 @@ class Script(Struct):
 def serve(order: Order) -> threading.Thread:
     """In the child: listen. Returns once the socket is there."""
     listening = threading.Event()
+
+    selector_events._HAS_SENDMSG = False  # asyncio would gather its writes with a call that the seal refuses
 
     async def listen() -> None:
         server = await asyncio.start_unix_server(_Talk(order).answer, order.socket, backlog=4096)
