@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from socket import socket as Socket
+from typing import Any
 
 import httptools
 from msgspec import Struct
@@ -44,7 +45,10 @@ REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 class HttpRequest(Struct):
-    """One request as it came. Header names are in lower case; ``path`` has no query."""
+    """One request as it came. Header names are in lower case; ``path`` has no query.
+
+    ``admitted`` is what the gate gave for it, if it was asked.
+    """
 
     id: str
     method: str
@@ -52,6 +56,7 @@ class HttpRequest(Struct):
     headers: dict[str, str]
     body: bytes
     version: str = "1.1"
+    admitted: Any = None
 
 
 class HttpResponse(Struct):
@@ -64,7 +69,7 @@ class HttpResponse(Struct):
 
 
 Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
-Gate = Callable[[HttpRequest], None]  # raises what the handler would, before a body is taken in
+Gate = Callable[[HttpRequest], Any]  # raises what the handler would, before a body is taken in
 OnError = Callable[[str, str, FreeholdError], HttpResponse]  # path, request id, error
 
 
@@ -259,11 +264,11 @@ class Connection(asyncio.Protocol):
         path = self._target.partition(b"?")[0].decode("latin-1")
         method = self._parser.get_method().decode("latin-1")
         version = self._parser.get_http_version()
-        return HttpRequest(new_id("req"), method, path, self._headers, bytes(self._body), version)
+        return HttpRequest(new_id("req"), method, path, self._headers, bytes(self._body), version, self._admitted)
 
     def _ask_gate(self) -> None:
         try:
-            self.server.gate(self._request())
+            self._admitted = self.server.gate(self._request())
         except FreeholdError as error:
             raise _Stop(error) from None
 
@@ -274,6 +279,7 @@ class Connection(asyncio.Protocol):
         self._body = bytearray()
         self._head_bytes = 0
         self._head_done = False
+        self._admitted = None
         self._body_deadline = float("inf")
 
     def _wait(self, seconds: float) -> None:

@@ -49,17 +49,19 @@ class Router:
         if call is None:
             return self._look(request)
         _only(request, "POST")
-        caller = self.keys.caller(_token(request))
+        caller = request.admitted or self.keys.caller(_token(request))
         if self.stopping:
             raise Stopping("The server is stopping.")
         return await self._answer(request, caller, call)
 
-    def gate(self, request: HttpRequest) -> None:
-        """Before a body is taken in: is there anything here to send it to, and is the key good?"""
-        if request.path not in self.admin.open_to_all:
-            self.keys.caller(_token(request))
-            if request.path in self._calls:
-                _only(request, "POST")
+    def gate(self, request: HttpRequest) -> Caller | None:
+        """Before a body is taken in: whose key is it, and is there anything here to send it to?"""
+        if request.path in self.admin.open_to_all:
+            return None
+        caller = self.keys.caller(_token(request))
+        if request.path in self._calls:
+            _only(request, "POST")
+        return caller
 
     def on_error(self, path: str, request_id: str, error: FreeholdError) -> HttpResponse:
         """An error in the format of the path on which it happened."""
