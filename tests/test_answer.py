@@ -305,6 +305,22 @@ def test_an_unwritable_ledger_serves_nothing(tmp_path, tiny_model):
         assert ask(server, "/v1/chat/completions", chat("hi"))[0] == 200
 
 
+def test_keys_that_cannot_be_looked_up_open_nothing(tmp_path, tiny_model):
+    """503 on every path that needs one, with a body and without; and again 200 when they can be."""
+    import sqlite3
+
+    with serving(tmp_path / "home", tiny_model) as server:
+        database = sqlite3.connect(server.home / "freehold.db")
+        database.execute("ALTER TABLE keys RENAME TO away")
+        database.commit()
+        for answer in (ask(server, "/v1/chat/completions", chat("hi")), get(server, "/v1/models", server.key)):
+            assert answer[0] == 503 and json.loads(answer[2])["error"]["code"] == "ledger_unavailable"
+        database.execute("ALTER TABLE away RENAME TO keys")
+        database.commit()
+        database.close()
+        assert ask(server, "/v1/chat/completions", chat("hi"))[0] == 200
+
+
 def test_the_events_of_a_stream_go_through_untouched(fake):
     """Byte for byte what the engine says on its own socket."""
     program = (

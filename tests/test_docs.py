@@ -14,7 +14,6 @@ from freehold.cli.main import VERBS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-COMMAND = re.compile(r"freehold (\w+)(?: (create|list|revoke|verify|privacy|check))?")
 
 
 def generate(*words: str, root: Path = ROOT) -> subprocess.CompletedProcess:

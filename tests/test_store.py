@@ -5,9 +5,10 @@ import sqlite3
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import insert, select
 
 from freehold.errors import StoreFailed
-from freehold.store import Store
+from freehold.store import Store, keys
 from freehold.store.tables import metadata
 
 
@@ -21,9 +22,14 @@ def test_the_migrations_lead_to_the_tables(tmp_path):
 
 def test_opening_twice_changes_nothing(tmp_path):
     """The second opening finds the schema current."""
-    url = f"sqlite:///{tmp_path / 'x.db'}"
-    Store(url).close()
-    Store(url).close()
+    store = Store(tmp_path / "x.db")
+    with store.write() as connection:
+        connection.execute(insert(keys).values(id="k", name="n", role="member", hash="h", created_at=1.0))
+    store.close()
+    again = Store(tmp_path / "x.db")
+    with again.reader() as connection:
+        assert connection.execute(select(keys.c.name)).scalars().all() == ["n"]
+    again.close()
 
 
 def test_a_newer_database_is_refused(tmp_path):

@@ -20,7 +20,7 @@ def admit(acquired: Acquired, vault: Vault, ledger: Ledger, *, actor: str, licen
         reasons = " ".join(f"{found.meaning} [{found.rule}, {found.where}]" for found in findings)
         raise BadModel(
             f"{acquired.source} was refused: {reasons}",
-            hint="Fetch it again from its publisher. Nothing was kept.",
+            hint=" ".join(dict.fromkeys(found.remedy for found in findings)) + " Nothing was kept.",
         )
     manifest = Manifest(
         name=acquired.name,

@@ -62,7 +62,7 @@ async def answer(
                     last += piece
                 else:
                     yield piece
-        tally.outcome = Outcome.FAILED if reply.failure else Outcome.ANSWERED
+        tally.outcome = Outcome.ANSWERED if reply.complete and not reply.failure else Outcome.FAILED
     except FreeholdError as error:
         failure = error
         tally.fault(error)

@@ -120,7 +120,7 @@ class _Running:
         layers = _seal(settings.seal)
         self.opened.ledger.start()
         address = _address(listener, tls)
-        facts = {"version": freehold.__version__, "pid": os.getpid(), "address": address, "auth": True,
+        facts = {"version": freehold.__version__, "pid": os.getpid(), "address": address,
                  "seal": settings.seal, "started_at": started, "reported": msgspec.to_builtins(layers)}  # fmt: skip
         router = Router(self.house, self.opened.keys, Admin(self.house, facts))
         server = Server(router.handle, router.gate, router.on_error, _room(settings))
@@ -208,7 +208,7 @@ def _bind(server: ServerSettings) -> socket.socket:
         listener.close()
         raise PortTaken(
             f"{host}:{server.port} cannot be listened on: {error.strerror}.",
-            hint="Choose another with --port, or --port 0 for any that is free.",
+            hint="Choose another with --port or FREEHOLD_SERVER_PORT; 0 takes any that is free.",
         ) from None
     return listener
 

@@ -11,9 +11,10 @@ import secrets
 import time
 
 from msgspec import Struct
-from sqlalchemy import insert, select, update
+from sqlalchemy import Row, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
-from freehold.errors import CannotDo, Unauthenticated
+from freehold.errors import CannotDo, Unaccountable, Unauthenticated
 from freehold.ledger import Ledger, new_id
 from freehold.store import Store, keys
 from freehold.types import Caller, Role
@@ -42,20 +43,32 @@ class KeyRing:
         self._session: dict[str, Caller] = {}
 
     def caller(self, token: str | None) -> Caller:
-        """Whoever the key belongs to. Raises Unauthenticated for none, an unknown or a revoked one."""
+        """Whoever the key belongs to.
+
+        Raises:
+            Unauthenticated: there is none, or it is unknown or revoked.
+            Unaccountable: the database does not answer.
+        """
         if not token:
             raise Unauthenticated("No key was sent.")
         wanted = hash_of(token)
         if known := self._session.get(wanted):
             return known
-        if self._reader is None:
-            self._reader = self._store.reader()
-        row = self._reader.execute(_BY_HASH.where(keys.c.hash == wanted)).first()
+        row = self._look_up(wanted)
         if row is None:
             raise Unauthenticated("This key is not known here.")
         if row.revoked_at is not None:
             raise Unauthenticated(f"The key {row.name!r} was revoked.")
         return Caller(row.id, row.name, Role(row.role))
+
+    def _look_up(self, wanted: str) -> Row | None:
+        try:
+            if self._reader is None:
+                self._reader = self._store.reader()
+            return self._reader.execute(_BY_HASH.where(keys.c.hash == wanted)).first()
+        except SQLAlchemyError:
+            self._reader = None  # the next look-up opens another
+            raise Unaccountable("The keys cannot be looked up.") from None
 
     def session_key(self, name: str) -> str:
         """A key for the machine's owner that lives in this process only and ends with it."""

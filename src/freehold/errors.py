@@ -75,10 +75,8 @@ class ContextExceeded(BadRequest):
     code = "context_length_exceeded"
     hint = "Shorten the prompt, or raise engine.context in freehold.toml if the model allows it."
 
-    def __init__(self, prompt_tokens: int, limit: int):
-        super().__init__(f"The prompt has {prompt_tokens} tokens and the context holds {limit}.", param="messages")
-        self.prompt_tokens = prompt_tokens
-        self.limit = limit
+    def __init__(self, prompt_tokens: int, limit: int, *, hint: str | None = None):
+        super().__init__(f"The prompt has {prompt_tokens} tokens and the context holds {limit}.", hint=hint)
 
 
 class Unauthenticated(Refused):

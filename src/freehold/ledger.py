@@ -115,7 +115,8 @@ class Writer:
                 connection = connection or self._store.engine.connect()
                 self._commit(connection, batch)
             except Exception as error:  # noqa: BLE001 - this thread must outlive whatever one row does
-                connection = _discard(connection)
+                _discard(connection)
+                connection = None
                 if len(batch) > 1:
                     self._one_by_one(batch)
                 else:

@@ -167,7 +167,7 @@ class Finding(Struct, frozen=True):
 
 
 class Layer(Struct, frozen=True):
-    """One layer of the seal on one process, and how it is known (``read`` from the kernel or ``reported``)."""
+    """One layer of the seal on one process, and how it is known: read from the ``kernel``, or ``reported``."""
 
     name: str
     active: bool

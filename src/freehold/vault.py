@@ -61,10 +61,6 @@ class Vault:
         facts = (entry["annotations"][FACTS] for entry in self._index())
         return sorted((msgspec.json.decode(fact, type=Manifest) for fact in facts), key=lambda known: known.name)
 
-    def get(self, name: str) -> Manifest | None:
-        """The model of that name."""
-        return next((known for known in self.list() if known.name == name), None)
-
     def find(self, digest: str) -> Manifest | None:
         """A model with that digest, under whatever name."""
         return next((known for known in self.list() if known.digest == digest), None)

@@ -426,6 +426,9 @@ def _cause_of(stop: Exception) -> FreeholdError:
     cause = stop if isinstance(stop, _Stop) else stop.__context__
     if isinstance(cause, _Stop):
         return cause.error
+    if isinstance(stop, httptools.HttpParserCallbackError):
+        _report(cause or stop)
+        return FreeholdError("An unexpected fault; it was written to the server's log.")
     return BadRequest(f"This is not HTTP/1.1 as it should be: {stop}.", hint="")
 
 

@@ -50,7 +50,7 @@ def _body(arguments: argparse.Namespace, model: str) -> dict:
     if arguments.system:
         messages.insert(0, {"role": "system", "content": arguments.system})
     body = {"model": model, "messages": messages, "stream": not arguments.json}
-    return body | ({"max_tokens": arguments.max_tokens} if arguments.max_tokens else {})
+    return body | ({"max_tokens": arguments.max_tokens} if arguments.max_tokens is not None else {})
 
 
 def _pieces(response: http.client.HTTPResponse) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 
 import msgspec
 
@@ -31,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _create(keys, arguments: argparse.Namespace) -> int:
-    key, token = keys.create(arguments.name, Role(arguments.role), actor=_actor())
+    key, token = keys.create(arguments.name, Role(arguments.role), actor=local.actor())
     if arguments.json:
         local.print_json(msgspec.to_builtins(key) | {"key": token})
     else:
@@ -50,16 +49,12 @@ def _list(keys, arguments: argparse.Namespace) -> int:
 
 
 def _revoke(keys, arguments: argparse.Namespace) -> int:
-    key = keys.revoke(arguments.name, actor=_actor())
+    key = keys.revoke(arguments.name, actor=local.actor())
     if arguments.json:
         local.print_json(msgspec.to_builtins(key))
     else:
         print(f"The key {key.name} ({key.id}) is revoked; it stops at its next request.")
     return 0
-
-
-def _actor() -> str:
-    return f"command line, {getpass.getuser()}"
 
 
 _COMMANDS = {"create": _create, "list": _list, "revoke": _revoke}

@@ -22,8 +22,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         local.print_json([msgspec.to_builtins(call) for call in calls])
         return 0
-    head = ("TIME", "CALLER", "KIND", "MODEL", "PROMPT", "CACHED", "ANSWER", "FIRST MS", "TOTAL MS", "OUTCOME")
+    head = ("ID", "TIME", "CALLER", "KIND", "MODEL", "PROMPT", "CACHED", "ANSWER", "FIRST MS", "TOTAL MS", "OUTCOME")
     local.table([_row(call) for call in calls], head)
+    if len(calls) == arguments.limit:
+        print(f"The latest {len(calls)}; --limit shows more.")
     return 0
 
 
@@ -31,9 +33,9 @@ def _row(call) -> tuple[str, ...]:
     outcome = call.outcome or "open"
     if call.error:
         outcome += f" ({call.error})"
+    who = (call.id, local.when(call.opened_at), call.caller, call.kind, call.model or "")
     tokens = (str(call.prompt_tokens), str(call.cached_tokens), str(call.completion_tokens))
-    return (local.when(call.opened_at), call.caller, call.kind, call.model or "", *tokens, _ms(call.first_token_ms),
-            _ms(call.total_ms), outcome)  # fmt: skip
+    return (*who, *tokens, _ms(call.first_token_ms), _ms(call.total_ms), outcome)
 
 
 def _ms(value: float | None) -> str:

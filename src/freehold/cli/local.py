@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import http.client
 import json
+import os
 import socket
 import sys
 import time
@@ -35,6 +37,14 @@ def opened(arguments: argparse.Namespace, *, create: bool = False) -> Iterator[P
 def home_of(arguments: argparse.Namespace, *, create: bool = False) -> Home:
     """The home that the command is about. Only a few commands make one: a mistyped path is an error elsewhere."""
     return Home(config.home_folder(arguments.home), create=create)
+
+
+def actor() -> str:
+    """Who gives the command, for the audit chain; a user without a name (as in containers) by number."""
+    try:
+        return f"command line, {getpass.getuser()}"
+    except (KeyError, OSError):
+        return f"command line, user {os.getuid()}"
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -19,7 +19,7 @@ VERBS = {
     "status": "what is true now: auth, bind, seal layers, models, ledger",
     "keys": "make, list and revoke the keys of callers",
     "ledger": "what was called, by whom, and what came of it",
-    "audit": "the chain of acts: list it, and verify that nobody rewrote it",
+    "audit": "the chain of acts: list it, and verify that none was changed",
     "prove": "put a claim to the test: prove privacy",
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 from pathlib import Path
 
@@ -39,9 +38,7 @@ def _privacy(arguments: argparse.Namespace) -> int:
         record = prove.privacy(mode, running, bar)
         bar.end()
         home = parts.home
-        path = prove.keep(
-            record, home.proofs, home.signing_key, parts.ledger, actor=f"command line, {getpass.getuser()}"
-        )
+        path = prove.keep(record, home.proofs, home.signing_key, parts.ledger, actor=local.actor())
     if arguments.json:
         local.print_json(msgspec.to_builtins(record) | {"file": str(path)})
     else:

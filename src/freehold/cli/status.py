@@ -12,7 +12,7 @@ import msgspec
 import freehold
 from freehold import config, seal
 from freehold.cli import local
-from freehold.errors import BadModel, NotRunning
+from freehold.errors import BadModel, CannotDo, NotRunning
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what is true. Exit code 1 if a model's hash does not verify or the audit chain is broken."""
+    """Print what is true. Exit code 1 if a hash does not verify, the chain is broken, or auth or the seal is off."""
     with local.opened(arguments) as parts:
         facts = _facts(parts)
     if arguments.json:
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _show(facts)
     sound = facts["audit"]["holds"] and all(model["verified"] for model in facts["models"])
-    return 0 if sound else 1
+    return 0 if sound and facts["auth"] == "on" and facts["seal"]["mode"] != "off" else 1
 
 
 def _facts(parts: Any) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def _facts(parts: Any) -> dict[str, Any]:
         "running": live is not None,
         "address": live["address"] if live else None,
         "bind": _bind(live["address"]) if live else None,
-        "auth": "on",
+        "auth": _auth(parts) if live else "on",
         "keys": {
             "live": sum(key.revoked_at is None for key in keys),
             "revoked": sum(bool(key.revoked_at) for key in keys),
@@ -60,6 +60,16 @@ def _live(parts: Any) -> dict[str, Any] | None:
         return json.loads(local.call(parts.home.running(), "GET", "/admin/status", timeout=10).read())
     except NotRunning:
         return None
+
+
+def _auth(parts: Any) -> str:
+    """Asked of the server itself, without a key."""
+    keyless = msgspec.structs.replace(parts.home.running(), key="")
+    try:
+        local.call(keyless, "GET", "/v1/models", timeout=10).read()
+    except CannotDo:
+        return "on"
+    return "OFF: a call without a key was answered"
 
 
 def _bind(address: str) -> str:
@@ -102,7 +112,7 @@ def _show(facts: dict[str, Any]) -> None:
     state = f"answers at {facts['address']} ({facts['bind']})" if facts["running"] else "is not running"
     print(f"Freehold {facts['version']} {state}")
     print(f"  home    {facts['home']}")
-    print(f"  auth    on; {facts['keys']['live']} live keys, {facts['keys']['revoked']} revoked")
+    print(f"  auth    {facts['auth']}; {facts['keys']['live']} live keys, {facts['keys']['revoked']} revoked")
     for model in facts["models"]:
         hash_ = "hash verified" if model["verified"] else "HASH DOES NOT VERIFY"
         pinned = "pinned" if model["pinned"] else "not pinned"

@@ -66,9 +66,9 @@ class _Terminal:
         _say(f"\nFreehold answers at {address}")
         for engine in engines:
             _say(f"  model    {engine.model}  {engine.digest}  (verified)")
-        _say(f"  gateway  sealed: {_layers(layers)}")
+        _say(f"  gateway  {_layers(layers)}")
         for engine in engines:
-            _say(f"  engine   sealed: {_layers(engine.reported)}")
+            _say(f"  engine   {_layers(engine.reported)}")
         if self._key:
             _say(f"\n  export FREEHOLD_API_KEY={self._key}")
             _say(f'  curl {address}/v1/chat/completions -H "Authorization: Bearer $FREEHOLD_API_KEY" \\')
@@ -83,7 +83,7 @@ class _Terminal:
 def _layers(layers: tuple[Layer, ...]) -> str:
     on = [layer.name for layer in layers if layer.active]
     off = [f"no {layer.name} ({layer.detail})" for layer in layers if not layer.active]
-    return ", ".join([*on, *off])
+    return ("sealed: " if on else "NOT SEALED: ") + ", ".join([*on, *off])
 
 
 def _say(line: str) -> None:

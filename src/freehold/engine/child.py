@@ -23,6 +23,8 @@ from freehold import seal
 from freehold.seal import kernel
 from freehold.types import Layer
 
+SEAL_REQUIRED = "The seal is required and the kernel lacks"
+
 
 class Order(Struct, frozen=True):
     """What the gateway asks its child to become."""
@@ -56,7 +58,7 @@ def main() -> int:
     layers = _seal(order)
     _say(out, Word(layers=layers))
     if order.seal == "required" and (lacking := seal.missing(layers)):
-        _say(out, Word(failed="the seal is required and the kernel lacks " + "; ".join(lacking)))
+        _say(out, Word(failed=f"{SEAL_REQUIRED} {'; '.join(lacking)}"))
         return 1
     try:
         running = importlib.import_module(f"freehold.engine.{order.engine}").serve(order)

@@ -84,6 +84,5 @@ def _arguments(call: dict[str, Any]) -> str:
         raise BadRequest(
             f"The arguments of the call to {call.get('name')!r} are not JSON.",
             hint="Send them as JSON.",
-            param="messages",
         ) from None
     return text

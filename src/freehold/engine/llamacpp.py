@@ -196,7 +196,8 @@ def refusal(status: int, body: bytes) -> Exception:
     if error.get("type") == "exceed_context_size_error":
         return ContextExceeded(int(error["n_prompt_tokens"]), int(error["n_ctx"]))
     if found := _TOO_LARGE.search(message):
-        return ContextExceeded(int(found[1]), int(found[2]))
+        hint = f"Split the text: at most {found[2]} tokens are embedded at once."
+        return ContextExceeded(int(found[1]), int(found[2]), hint=hint)
     if 400 <= status < 500 or _AT_FAULT.search(message):
         return BadRequest(f"The engine refused the request: {message}", hint="")
     return EngineFailed(f"The engine failed: {message}", hint="")

@@ -17,8 +17,8 @@ import msgspec
 
 from freehold.config import Engine as EngineSettings
 from freehold.engine import wire
-from freehold.engine.child import Order, Word
-from freehold.errors import BadModel, EngineFailed, FreeholdError
+from freehold.engine.child import SEAL_REQUIRED, Order, Word
+from freehold.errors import BadModel, CannotDo, EngineFailed, SealMissing
 from freehold.types import EngineState, Layer, Manifest
 
 _BACK_OFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before each restart in a row
@@ -164,7 +164,7 @@ class EngineProcess:
                 self.restarts += 1
                 try:
                     await self._launch()
-                except (FreeholdError, OSError) as error:
+                except Exception as error:  # noqa: BLE001 - whatever it was, the next try may come through
                     await self._end()
                     _note(f"The engine of {self.model.name} did not come back: {error}")
             since = time.monotonic()
@@ -182,7 +182,8 @@ class EngineProcess:
                 silent_since = time.monotonic()
             elif time.monotonic() - silent_since > self._stuck_seconds:
                 _note(f"The engine of {self.model.name} has not answered for {self._stuck_seconds:g} s; ending it.")
-                self._process.kill()
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
 
     async def _end(self) -> None:
         process = self._process
@@ -209,11 +210,11 @@ class EngineProcess:
         while block := await stream.read(65536):
             self._said.extend(block.decode("utf-8", "replace").splitlines())
 
-    def _will_not_start(self, how: str) -> BadModel:
+    def _will_not_start(self, how: str) -> CannotDo:
         errors = [line for line in self._said if " E " in line or "error" in line.lower()]
         reason = _plain(errors[0]) if errors else self._failed or (self._said[-1] if self._said else "no reason")
-        if self._failed.startswith("the seal is required"):
-            reason = self._failed
+        if self._failed.startswith(SEAL_REQUIRED):
+            return SealMissing(f"{self._failed}.", hint='Run on a kernel that has them, or set seal = "best".')
         return BadModel(
             f"The engine could not load the model {self.model.name!r}: {how}; it says: {reason}",
             hint="The file may be damaged, of a kind that this engine does not know, or too large for the memory.",

@@ -18,22 +18,12 @@ MAX_DEPTH = 50
 MAX_CHOICES = 300  # values in all its enumerations together
 MAX_PROPERTIES = 200  # of one object
 MAX_REPEAT = 1_000  # items, properties or characters that a bound may ask for
-MAX_PATTERN = 300  # characters
-MAX_PATTERN_REPEAT = 300  # the repetitions of one pattern, multiplied
-MAX_GROUP_REPEAT = 16
 MAX_NUMBER = 10**15 - 1  # with more digits the engine never comes to an end
-_SIZES = (("minItems", "maxItems"), ("minLength", "maxLength"), ("minProperties", "maxProperties"))
-_NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
-_REPEAT = 1_000  # items, properties or characters that a bound may ask for
 MAX_PATTERN = 300  # characters
 MAX_PATTERN_REPEAT = 300  # the repetitions of one pattern, multiplied
 MAX_GROUP_REPEAT = 16
-_PAIRS = (
-    ("minItems", "maxItems"),
-    ("minLength", "maxLength"),
-    ("minimum", "maximum"),
-    ("minProperties", "maxProperties"),
-)
+_SIZES = (("minItems", "maxItems"), ("minLength", "maxLength"), ("minProperties", "maxProperties"))
+_NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")  # lower and upper in turn
 _REPEAT = re.compile(r"(\))?\s*\{\s*(\d+)\s*(?:(,)\s*(\d*)\s*)?\}")
 
 
@@ -70,8 +60,10 @@ def _check_bounds(node: dict[str, Any], param: str) -> None:
     for low_name, high_name in _SIZES:
         low, high = node.get(low_name), node.get(high_name)
         for name, value in ((low_name, low), (high_name, high)):
-            if _is_number(value) and not 0 <= value <= MAX_REPEAT:
-                raise Unsupported(f"{name} is {value}.", hint=f"It may be 0 to {MAX_REPEAT} here.", param=param)
+            if _is_number(value) and (value != int(value) or not 0 <= value <= MAX_REPEAT):
+                raise Unsupported(
+                    f"{name} is {value}.", hint=f"It may be a whole number from 0 to {MAX_REPEAT} here.", param=param
+                )
         if _is_number(low) and _is_number(high) and low > high:
             raise BadRequest(f"{low_name} is {low}, {high_name} is {high}.", hint="No answer could fit.", param=param)
     _check_numbers({name: node[name] for name in _NUMBERS if _is_number(node.get(name))}, node.get("type"), param)

@@ -30,9 +30,9 @@ def prepare(kind: Kind, body: dict[str, Any], template: Template) -> dict[str, A
         raise Unsupported("This model's template has no place for tools.", hint="Take another model.", param="tools")
     if body.get("response_format", {}).get("type", "text") != "text":
         raise Unsupported(
-            "Tools and a response_format cannot be had together: the engine would keep to the form and never call.",
+            "Tools and a form for the answer cannot be had together: the engine would keep to the form and never call.",
             hint="Send one of them.",
-            param="response_format",
+            param="tools",
         )
     body["tools"] = [_without_nulls(tool) for tool in body["tools"]]
     required = _choose_anthropic(body) if kind in (Kind.MESSAGE, Kind.COUNT) else _choose_openai(body, kind)

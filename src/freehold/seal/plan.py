@@ -20,7 +20,6 @@ class Plan(Struct, frozen=True):
     file that it may write, ``data_bytes`` the most memory that it may have of its own.
     """
 
-    name: str
     refused: tuple[str, ...]
     own_network: bool = False
     files: tuple[tuple[str, int], ...] | None = None
@@ -30,12 +29,12 @@ class Plan(Struct, frozen=True):
 
 def gateway_plan() -> Plan:
     """The gateway keeps the listener that it bound and its files; it starts engines, so it may execute."""
-    return Plan("gateway", bpf.ALWAYS)
+    return Plan(bpf.ALWAYS)
 
 
-def engine_plan(*, model: Path, folder: Path, read: Iterable[str] = (), data_bytes: int | None = None) -> Plan:
+def engine_plan(*, model: Path, folder: Path, data_bytes: int | None = None) -> Plan:
     """An engine sees its model, the folder of its socket, and what Python and its libraries need; no network."""
-    system = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/proc", "/sys/devices", "/sys/class", *read)
+    system = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/proc", "/sys/devices", "/sys/class")
     python = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path} - {
         "",
         "/",
@@ -47,7 +46,7 @@ def engine_plan(*, model: Path, folder: Path, read: Iterable[str] = (), data_byt
         *((path, landlock.READ) for path in (*system, *sorted(python))),
         *((path, landlock.DEVICE | landlock.READ_DIR) for path in devices),
     )
-    return Plan("engine", bpf.ENGINE, own_network=True, files=files, file_bytes=64 << 20, data_bytes=data_bytes)
+    return Plan(bpf.ENGINE, own_network=True, files=files, file_bytes=64 << 20, data_bytes=data_bytes)
 
 
 def apply(plan: Plan) -> tuple[Layer, ...]:

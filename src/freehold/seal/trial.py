@@ -22,7 +22,6 @@ from msgspec import Struct
 
 from freehold import seal
 from freehold.seal import kernel
-from freehold.types import Layer
 
 _PATIENCE = 3.0  # seconds
 
@@ -57,7 +56,6 @@ class Tried(Struct, frozen=True):
 class Report(Struct, frozen=True):
     """What the sealed side says."""
 
-    layers: tuple[Layer, ...]
     tried: dict[str, Tried]
 
 
@@ -197,16 +195,15 @@ def attempt(name: str, targets: Targets) -> Tried:
 def main() -> None:
     """The sealed side."""
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
-    layers: tuple[Layer, ...] = ()
     with suppress(OSError):  # where loopback is down the control fails too, and says so
         _held()
     if orders.profile == "engine":
         folder = Path(orders.targets.unix).parent / "engine"
-        layers = seal.apply(seal.engine_plan(model=Path(os.devnull), folder=folder))
+        seal.apply(seal.engine_plan(model=Path(os.devnull), folder=folder))
     elif orders.profile == "gateway":
-        layers = seal.apply(seal.gateway_plan())
+        seal.apply(seal.gateway_plan())
     tried = {name: attempt(name, orders.targets) for name in orders.attempts}
-    sys.stdout.buffer.write(msgspec.json.encode(Report(layers, tried)))
+    sys.stdout.buffer.write(msgspec.json.encode(Report(tried)))
 
 
 def _there(port: int) -> int:
