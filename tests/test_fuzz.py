@@ -5,7 +5,7 @@ import json
 import pytest
 import schemathesis
 from harness import Running, get, until
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, assume, settings
 from schemathesis.checks import not_a_server_error
 
 from freehold.api import document
@@ -35,6 +35,7 @@ def test_no_request_ends_in_a_fault_of_ours(case, fake):
 @settings(calm, phases=[Phase.generate], max_examples=12)  # the many explicit examples are for the fake engine
 def test_no_request_breaks_the_real_engine(case, real):
     """What gets through to it is answered or refused."""
+    assume(len(str(case.body)) < 3000)  # a long prompt of rare characters takes this engine half a minute
     if isinstance(case.body, dict):
         case.body = case.body | {"model": "smollm2-135m-instruct"}
         for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
