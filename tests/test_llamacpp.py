@@ -82,8 +82,9 @@ def test_what_the_engine_stumbles_over_is_smoothed():
     form = {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}}
     body = dialect(Kind.RESPONSE, text=form)
     assert body["response_format"]["json_schema"]["schema"] == {"type": "object"} and "text" not in body
-    assert dialect(Kind.CHAT, stream=True)["timings_per_token"] and "timings_per_token" not in dialect(Kind.CHAT)
-    assert dialect(Kind.CHAT, n=2)["stream"] is True
+    for stream in (True, False):  # whole answers are asked for as streams too
+        body = dialect(Kind.CHAT, stream=stream)
+        assert body["timings_per_token"] and body["stream"] is True
 
 
 @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ def test_any_json_is_a_schema_to_be_judged_and_never_a_crash(value):
 
 def test_several_choices_are_put_together_from_a_stream():
     """Text, calls, logprobs and finish reasons, each to its own choice."""
-    made = assemble.ChatCompletion()
+    made = assemble.Assembler(Kind.CHAT)
 
     def send(index: int, delta: dict, finish: str | None = None, **more) -> None:
         event = {
@@ -207,7 +208,7 @@ def test_several_choices_are_put_together_from_a_stream():
     send(1, {}, "tool_calls")
     send(0, {}, "stop")
     made.read(b"data: [DONE]\n\n")
-    whole = json.loads(made.whole(Usage(7, 5, 2)))
+    whole = json.loads(made.answer(Usage(7, 5, 2)))
     first, second = whole["choices"]
     assert (
         first["message"]["content"] == "Hello"

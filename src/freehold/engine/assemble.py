@@ -1,24 +1,35 @@
-"""A whole chat completion out of the events of a stream.
+"""A whole answer out of the events of a stream.
 
-Several choices in one answer are asked of the engine as a stream, because in its whole answers it counts
-the tokens of the first choice alone, and in its streams those of each.
+Whole answers are asked of the engine as streams and put together here. A stream can be ended at any moment and
+its count is known at every moment, while a whole answer that nobody waits for any more is worked on to its end
+and says its count only then; and of several choices the engine counts, in a whole answer, the first alone.
+What the engine puts into its whole answers it puts into its streams too, so nothing is lost on the way.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-from freehold.types import Usage
+from freehold.types import Kind, Usage
 
 
-class ChatCompletion:
-    """Takes in the events of one chat stream, and gives the completion that they make."""
+class Whole(Protocol):
+    """Takes in the events of one stream, and gives the answer that they make."""
 
-    def __init__(self) -> None:
-        self._base: dict[str, Any] = {}
-        self._choices: dict[int, dict[str, Any]] = {}
+    def take(self, event: dict[str, Any]) -> None:
+        """Take in one event."""
+
+    def document(self, usage: Usage) -> dict[str, Any]:
+        """The answer, with the usage as it was counted."""
+
+
+class Assembler:
+    """Reads a stream as it comes, for the kind of answer that it makes."""
+
+    def __init__(self, kind: Kind):
+        self._whole: Whole = _WHOLES[kind]()
         self._tail = b""
 
     def read(self, piece: bytes) -> None:
@@ -27,10 +38,39 @@ class ChatCompletion:
         self._tail = lines.pop()
         for line in lines:
             if line.startswith(b"data: {"):
-                self._take(msgspec.json.decode(line[6:]))
+                self._whole.take(msgspec.json.decode(line[6:]))
 
-    def whole(self, usage: Usage) -> bytes:
-        """The completion, with the usage as it was counted."""
+    def answer(self, usage: Usage) -> bytes:
+        """The whole answer as JSON."""
+        return msgspec.json.encode(self._whole.document(usage))
+
+
+class Completion:
+    """Text of /v1/completions, and what chat completions have in common with it."""
+
+    object = "text_completion"
+
+    def __init__(self) -> None:
+        self._base: dict[str, Any] = {}
+        self._choices: dict[int, dict[str, Any]] = {}
+        self._timings: dict[str, Any] | None = None
+
+    def take(self, event: dict[str, Any]) -> None:
+        """See `Whole.take`."""
+        for name in ("id", "created", "model", "system_fingerprint"):
+            if name in event:
+                self._base.setdefault(name, event[name])
+        self._timings = event.get("timings", self._timings)
+        for part in event.get("choices", ()):
+            choice = self._choices.setdefault(part["index"], self._new(part["index"]))
+            choice["finish_reason"] = part.get("finish_reason") or choice["finish_reason"]
+            if part.get("logprobs"):
+                kept = choice.get("logprobs") or choice.setdefault("logprobs", {"content": []})
+                kept["content"] += part["logprobs"].get("content") or []
+            self._add(choice, part)
+
+    def document(self, usage: Usage) -> dict[str, Any]:
+        """See `Whole.document`."""
         counts = {
             "completion_tokens": usage.completion,
             "prompt_tokens": usage.prompt,
@@ -38,31 +78,116 @@ class ChatCompletion:
             "prompt_tokens_details": {"cached_tokens": usage.cached},
         }
         choices = [self._choices[index] for index in sorted(self._choices)]
-        return msgspec.json.encode(self._base | {"object": "chat.completion", "choices": choices, "usage": counts})
+        whole = {"choices": choices} | self._base | {"object": self.object, "usage": counts}
+        return whole | ({"timings": self._timings} if self._timings and len(choices) == 1 else {})
 
-    def _take(self, event: dict[str, Any]) -> None:
-        for name in ("id", "created", "model", "system_fingerprint"):
-            if name in event:
-                self._base.setdefault(name, event[name])
-        for part in event.get("choices", ()):
-            new = {"index": part["index"], "finish_reason": None, "message": {"role": "assistant", "content": None}}
-            choice = self._choices.setdefault(part["index"], new)
-            choice["finish_reason"] = part.get("finish_reason") or choice["finish_reason"]
-            if part.get("logprobs"):
-                kept = choice.setdefault("logprobs", {"content": []})
-                kept["content"] += part["logprobs"].get("content") or []
-            _add(choice["message"], part.get("delta") or {})
+    def _new(self, index: int) -> dict[str, Any]:
+        return {"index": index, "finish_reason": None, "text": ""}
+
+    def _add(self, choice: dict[str, Any], part: dict[str, Any]) -> None:
+        choice["text"] += part.get("text") or ""
 
 
-def _add(message: dict[str, Any], delta: dict[str, Any]) -> None:
-    for name in ("content", "reasoning_content"):
-        if delta.get(name):
-            message[name] = (message.get(name) or "") + delta[name]
-    for piece in delta.get("tool_calls") or ():
-        calls = message.setdefault("tool_calls", [])
-        while len(calls) <= piece["index"]:
-            calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
-        call = calls[piece["index"]]
-        call["id"] = piece.get("id") or call["id"]
-        for name in ("name", "arguments"):
-            call["function"][name] += (piece.get("function") or {}).get(name) or ""
+class ChatCompletion(Completion):
+    """Messages of /v1/chat/completions, with their tool calls."""
+
+    object = "chat.completion"
+
+    def _new(self, index: int) -> dict[str, Any]:
+        return {"index": index, "finish_reason": None, "message": {"role": "assistant", "content": None}}
+
+    def _add(self, choice: dict[str, Any], part: dict[str, Any]) -> None:
+        message, delta = choice["message"], part.get("delta") or {}
+        for name in ("content", "reasoning_content"):
+            if delta.get(name):
+                message[name] = (message.get(name) or "") + delta[name]
+        for piece in delta.get("tool_calls") or ():
+            calls = message.setdefault("tool_calls", [])
+            while len(calls) <= piece["index"]:
+                calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
+            call = calls[piece["index"]]
+            call["id"] = piece.get("id") or call["id"]
+            for name in ("name", "arguments"):
+                call["function"][name] += (piece.get("function") or {}).get(name) or ""
+
+    def document(self, usage: Usage) -> dict[str, Any]:
+        """See `Whole.document`. A message that says nothing and calls nothing is empty, not absent."""
+        for choice in self._choices.values():
+            message = choice["message"]
+            if message["content"] is None and not message.get("tool_calls"):
+                message["content"] = ""
+        return super().document(usage)
+
+
+class Response:
+    """/v1/responses: the last event holds the whole answer."""
+
+    def __init__(self) -> None:
+        self._response: dict[str, Any] = {}
+
+    def take(self, event: dict[str, Any]) -> None:
+        """See `Whole.take`."""
+        if event.get("type") == "response.completed":
+            self._response = event["response"]
+
+    def document(self, _usage: Usage) -> dict[str, Any]:
+        """See `Whole.document`."""
+        return {"completed_at": self._response.get("created_at")} | self._response
+
+
+class Message:
+    """/v1/messages: a message with its blocks of text, thought and tool use."""
+
+    def __init__(self) -> None:
+        self._message: dict[str, Any] = {}
+        self._blocks: dict[int, dict[str, Any]] = {}
+        self._json: dict[int, str] = {}
+
+    def take(self, event: dict[str, Any]) -> None:
+        """See `Whole.take`."""
+        match event.get("type"):
+            case "message_start":
+                self._message = event["message"]
+            case "content_block_start":
+                self._blocks[event["index"]] = dict(event["content_block"])
+            case "content_block_delta":
+                self._add(event["index"], event["delta"])
+            case "message_delta":
+                self._message |= event["delta"]
+
+    def document(self, usage: Usage) -> dict[str, Any]:
+        """See `Whole.document`."""
+        for index, text in self._json.items():
+            self._blocks[index]["input"] = _input(text)
+        counts = {
+            "cache_read_input_tokens": usage.cached,
+            "input_tokens": usage.prompt - usage.cached,
+            "output_tokens": usage.completion,
+        }
+        return self._message | {"content": [self._blocks[index] for index in sorted(self._blocks)], "usage": counts}
+
+    def _add(self, index: int, delta: dict[str, Any]) -> None:
+        if delta["type"] == "input_json_delta":
+            self._json[index] = self._json.get(index, "") + delta["partial_json"]
+            return
+        name = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}.get(delta["type"])
+        if name is not None:
+            block = self._blocks[index]
+            block[name] = block.get(name, "") + delta[name]
+
+
+_WHOLES: dict[Kind, type[Whole]] = {
+    Kind.CHAT: ChatCompletion,
+    Kind.COMPLETION: Completion,
+    Kind.RESPONSE: Response,
+    Kind.MESSAGE: Message,
+}
+KINDS = frozenset(_WHOLES)
+
+
+def _input(text: str) -> Any:
+    """A tool's input; an answer cut short by its limit may end inside it."""
+    try:
+        return msgspec.json.decode(text or "{}")
+    except msgspec.MsgspecError:
+        return {}

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 
 from freehold.errors import BadRequest
-from freehold.types import Kind, Request
 
 
 def messages(sent: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -27,32 +26,6 @@ def items(sent: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
     if isinstance(sent, str):
         return [{"role": "user", "content": sent}]
     return [_item(item) for item in sent]
-
-
-def prefill(request: Request) -> str:
-    """The beginning of the answer that the client put into the model's mouth, as its last message."""
-    if request.kind not in (Kind.CHAT, Kind.MESSAGE):
-        return ""
-    last = request.body["messages"][-1]
-    if last.get("role") != "assistant":
-        return ""
-    content = last.get("content") or ""
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text", "") for part in content if part.get("type") == "text")
-
-
-def without_echo(answer: bytes, begun: str) -> bytes:
-    """A whole answer without the client's own beginning, which the engine repeats (in a stream it does not)."""
-    document = msgspec.json.decode(answer)
-    for choice in document.get("choices", ()):
-        message = choice["message"]
-        message["content"] = (message.get("content") or "").removeprefix(begun)
-    for block in document.get("content", ()):
-        if block.get("type") == "text":
-            block["text"] = block["text"].removeprefix(begun)
-            break
-    return msgspec.json.encode(document)
 
 
 def _message(message: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,10 @@ object:
     each_ms     milliseconds before each further token
     status      answer with this HTTP status and an error
     die_after   kill the process after this many tokens
+    mark        a name under which ``GET /tally`` says how many tokens were said
 
-One token is one word; a prompt has as many tokens as words.
+One token is one word; a prompt has as many tokens as words. Every event of a stream is written on its own, as
+engines do, so that whoever relays them has the work that an engine would give.
 """
 
 from __future__ import annotations
@@ -19,14 +21,19 @@ import os
 import signal
 import threading
 from asyncio import selector_events
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
+import httptools
 import msgspec
 from msgspec import Struct
 
 from freehold.engine import llamacpp
 from freehold.engine.child import Order
 from freehold.types import Kind, Request
+
+_KINDS = {path: kind for kind, path in llamacpp.PATHS.items()}
 
 
 class FakeEngine(llamacpp.LlamaCpp):
@@ -35,8 +42,8 @@ class FakeEngine(llamacpp.LlamaCpp):
     kind = "fake"
 
     def body(self, request: Request) -> dict[str, Any]:
-        """The request itself."""
-        return request.body
+        """The request itself, asked for as a stream where the real engine is."""
+        return request.body | {"stream": True} if llamacpp.is_streamed(request) else request.body
 
 
 class Script(Struct):
@@ -47,6 +54,12 @@ class Script(Struct):
     each_ms: float = 0
     status: int = 200
     die_after: int = -1
+    mark: str = ""
+
+    @property
+    def is_instant(self) -> bool:
+        """Is there nothing to wait for on the way?"""
+        return not self.first_ms and not self.each_ms and self.die_after < 0
 
 
 def serve(order: Order) -> threading.Thread:
@@ -56,7 +69,8 @@ def serve(order: Order) -> threading.Thread:
     selector_events._HAS_SENDMSG = False  # asyncio would gather its writes with a call that the seal refuses
 
     async def listen() -> None:
-        server = await asyncio.start_unix_server(_Talk(order).answer, order.socket, backlog=4096)
+        mock = Mock(order.name, order.context)
+        server = await asyncio.get_running_loop().create_unix_server(mock.talk, order.socket, backlog=4096)
         listening.set()
         await server.serve_forever()
 
@@ -66,58 +80,158 @@ def serve(order: Order) -> threading.Thread:
     return thread
 
 
-class _Talk:
-    def __init__(self, order: Order):
-        self.order = order
+class Mock:
+    """The pretended engine, for any number of connections. ``tally`` holds the tokens said, by mark."""
 
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            length = next(
-                (int(line[15:]) for line in head.split("\r\n") if line.lower().startswith("content-length:")), 0
-            )
-            content = await reader.readexactly(length)
-            await self.respond(head.split(" ")[1], content, writer)
-        except (OSError, asyncio.IncompleteReadError):
-            return
-        finally:
-            writer.close()
+    def __init__(self, name: str, context: int):
+        self.name, self.context = name, context
+        self.tally: dict[str, int] = {}
+        self.said = 0
+        self.talking: dict[Talk, Job] = {}
 
-    async def respond(self, path: str, content: bytes, writer: asyncio.StreamWriter) -> None:
-        if path in ("/health", "/metrics"):
-            return _plain(writer, 200, {"status": "ok"})
-        body = msgspec.json.decode(content)
+    def talk(self) -> Talk:
+        """The protocol of one connection."""
+        return Talk(self)
+
+    def count(self, job: Job) -> None:
+        """One more token was said."""
+        job.said += 1
+        self.said += 1
+        if job.script.mark:
+            self.tally[job.script.mark] = job.said
+
+    def slots(self) -> list[dict[str, Any]]:
+        """What the engine's own /slots says of the calls at work."""
+        return [
+            {"is_processing": True, "n_prompt_tokens_processed": job.prompt, "n_prompt_tokens_cache": 0,
+             "params": {"n_predict": job.limit}, "next_token": [{"n_decoded": job.said}]}
+            for job in self.talking.values()
+        ]  # fmt: skip
+
+
+class Job(Struct):
+    """One call at work."""
+
+    kind: Kind
+    script: Script
+    prompt: int
+    tokens: int
+    limit: int
+    said: int = 0
+
+
+class Talk(asyncio.Protocol):
+    """One connection, with one call after the other."""
+
+    def __init__(self, mock: Mock):
+        self._mock = mock
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._path, self._content = b"", b""
+        self._task: asyncio.Task | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Called by asyncio."""
+        self._transport = transport
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """Called by asyncio: nobody waits any more."""
+        self._mock.talking.pop(self, None)
+        if self._task:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by asyncio."""
+        self._parser.feed_data(data)
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        self._path, self._content = b"", b""
+
+    def on_url(self, url: bytes) -> None:
+        """Called by the parser."""
+        self._path += url
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser."""
+        self._content += body
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        keep_alive = self._parser.should_keep_alive()
+        if not self._respond(self._path.decode("latin-1"), self._content) and not keep_alive:
+            self._transport.close()
+
+    def _respond(self, path: str, content: bytes) -> bool:
+        """Answer; says whether the answer is still under way."""
+        if path == "/tally":
+            self._plain(200, {"said": self._mock.said, "marks": self._mock.tally, "at_work": len(self._mock.talking)})
+        elif path == "/slots":
+            self._plain(200, self._mock.slots())
+        elif path == "/v1/models":
+            self._plain(200, {"object": "list", "data": [{"id": self._mock.name, "object": "model"}]})
+        elif path not in _KINDS:
+            self._plain(200, {"status": "ok"})
+        else:
+            return self._call(_KINDS[path], msgspec.json.decode(content))
+        return False
+
+    def _call(self, kind: Kind, body: dict[str, Any]) -> bool:
         text = _prompt(body)
         script = _script(text)
-        kind = next(kind for kind, at in llamacpp.PATHS.items() if at == path)
         prompt = max(len(text.split()), 1)
-        if prompt > self.order.context:
-            error = {"type": "exceed_context_size_error", "n_prompt_tokens": prompt, "n_ctx": self.order.context}
-            return _plain(writer, 400, {"error": error | {"message": "too long"}})
+        if prompt > self._mock.context:
+            error = {"type": "exceed_context_size_error", "n_prompt_tokens": prompt, "n_ctx": self._mock.context}
+            self._plain(400, {"error": error | {"message": "too long"}})
+            return False
         if script.status != 200:
-            return _plain(writer, script.status, {"error": {"message": "as ordered", "type": "server_error"}})
+            self._plain(script.status, {"error": {"message": "as ordered", "type": "server_error"}})
+            return False
         limit = body.get("max_tokens") or body.get("max_completion_tokens") or body.get("max_output_tokens")
-        tokens = min(script.tokens, limit or script.tokens)
-        if body.get("stream"):
-            return await self.stream(writer, kind, script, prompt, tokens)
-        for position in range(tokens):
-            await _pause(script, position)
-        return _plain(writer, 200, _whole(kind, self.order.name, prompt, tokens))
+        job = Job(kind, script, prompt, min(script.tokens, limit or script.tokens), limit or -1)
+        answer = self._stream(job) if body.get("stream") else self._whole(job)
+        if script.is_instant:
+            for step in answer:
+                self._say(job, step)
+            return False
+        self._task = asyncio.get_running_loop().create_task(self._slowly(job, answer))
+        return True
 
-    async def stream(self, writer: asyncio.StreamWriter, kind: Kind, script: Script, prompt: int, tokens: int) -> None:
-        head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-        writer.write(head.encode())
-        shape = _Shape(kind, self.order.name, prompt)
+    async def _slowly(self, job: Job, answer: Iterator[bytes | int]) -> None:
+        self._mock.talking[self] = job
+        for step in answer:
+            if isinstance(step, int):
+                await _pause(job.script, step)
+            self._say(job, step)
+        self._mock.talking.pop(self, None)
+        self._task = None
+        self._transport.close()
+
+    def _say(self, job: Job, step: bytes | int) -> None:
+        if isinstance(step, int):
+            self._mock.count(job)
+        else:
+            self._transport.write(step)
+
+    def _stream(self, job: Job) -> Iterator[bytes | int]:
+        """The pieces of a stream; a number is the position of the token that comes next."""
+        yield b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        shape = _shape(job.kind, self._mock.name, job.prompt)
         for event in shape.opening():
-            _chunk(writer, event)
-        for position in range(tokens):
-            await writer.drain()
-            await _pause(script, position)
-            _chunk(writer, shape.token(position + 1))
-        for event in shape.closing(tokens):
-            _chunk(writer, event)
-        writer.write(b"0\r\n\r\n")
-        await writer.drain()
+            yield _chunk(event)
+        for position in range(job.tokens):
+            yield position
+            yield shape.chunk(position + 1)
+        for event in shape.closing(job.tokens):
+            yield _chunk(event)
+        yield b"0\r\n\r\n"
+
+    def _whole(self, job: Job) -> Iterator[bytes | int]:
+        yield from range(job.tokens)
+        yield _response(200, _whole(job.kind, self._mock.name, job.prompt, job.tokens))
+
+    def _plain(self, status: int, document: Any) -> None:
+        self._transport.write(_response(status, document))
 
 
 class _Shape:
@@ -125,6 +239,13 @@ class _Shape:
 
     def __init__(self, kind: Kind, model: str, prompt: int):
         self.kind, self.model, self.prompt = kind, model, prompt
+        self._chunks: dict[int, bytes] = {}
+
+    def chunk(self, count: int) -> bytes:
+        """A token's event, made once: the pretended engine shall not be what a measurement measures."""
+        if count not in self._chunks:
+            self._chunks[count] = _chunk(self.token(count))
+        return self._chunks[count]
 
     def opening(self) -> list[bytes]:
         if self.kind is Kind.MESSAGE:
@@ -166,6 +287,11 @@ class _Shape:
 
     def timings(self, count: int) -> dict[str, int]:
         return {"prompt_n": self.prompt, "cache_n": 0, "predicted_n": count}
+
+
+@lru_cache(maxsize=64)
+def _shape(kind: Kind, model: str, prompt: int) -> _Shape:
+    return _Shape(kind, model, prompt)
 
 
 def _whole(kind: Kind, model: str, prompt: int, tokens: int) -> dict[str, Any]:
@@ -228,11 +354,11 @@ def _named(event: dict[str, Any]) -> bytes:
     return b"event: " + event["type"].encode() + b"\ndata: " + msgspec.json.encode(event) + b"\n\n"
 
 
-def _chunk(writer: asyncio.StreamWriter, piece: bytes) -> None:
-    writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+def _chunk(piece: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
 
 
-def _plain(writer: asyncio.StreamWriter, status: int, document: dict[str, Any]) -> None:
+def _response(status: int, document: Any) -> bytes:
     body = msgspec.json.encode(document)
     head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    writer.write(head.encode() + body)
+    return head.encode() + body

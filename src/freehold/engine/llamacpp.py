@@ -7,10 +7,13 @@ either translated into something that it keeps, or refused.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,7 @@ PATHS = {
     Kind.MESSAGE: "/v1/messages",
     Kind.COUNT: "/v1/messages/count_tokens",
 }
+_SLOTS_SECONDS = 2.0  # how long the count of an abandoned call may take
 _SEEDS = (1 << 32) - 1  # the engine's seeds have 32 bits, and take the highest to mean a random one
 # The engine answers 500 to whatever throws while it reads a request; these are the request's fault all the same.
 _AT_FAULT = re.compile(r"parse|must be|must contain|not supported|not found|is required|does not match|invalid", re.I)
@@ -83,23 +87,39 @@ class LlamaCpp:
         if not self._process.ready:
             raise EngineUnready(f"The engine of {self.model.name} is {self.state().state}.")
         content = msgspec.json.encode(self.body(request))
-        exchange = await wire.exchange(
-            self._process.socket, "POST", PATHS[request.kind], content, self._process.headers
-        )
+        exchange = await self._send("POST", PATHS[request.kind], content)
+        answer = None
         try:
             if exchange.status != 200:
                 raise refusal(exchange.status, await exchange.body())
-            yield Answer(exchange, request, lambda: self._count_prompt(request, content))
+            answer = Answer(exchange, request, partial(self._count_prompt, content))
+            yield answer
         finally:
+            if answer is not None and not answer.complete:
+                await self._count_abandoned(request, answer)
             exchange.close()
 
-    async def _count_prompt(self, request: Request, content: bytes) -> int:
-        """The tokens of a prompt of /v1/messages, asked for beside the call; 0 for the others."""
-        if request.kind is not Kind.MESSAGE:
-            return 0
-        asked = await wire.exchange(self._process.socket, "POST", PATHS[Kind.COUNT], content, self._process.headers)
+    async def _send(self, method: str, path: str, content: bytes = b"") -> wire.Exchange:
+        return await wire.exchange(self._process.socket, method, path, content, self._process.headers)
+
+    async def _count_prompt(self, content: bytes) -> int:
+        """The tokens of a prompt of /v1/messages, asked for beside the call."""
+        return int((await self._look("POST", PATHS[Kind.COUNT], content)).get("input_tokens", 0))
+
+    async def _count_abandoned(self, request: Request, answer: Answer) -> None:
+        """The count of an answer that nobody waits for any more. In /v1/messages the engine says it at the end
+        alone, and an event may stand for several tokens; until the exchange is closed its slot knows."""
+        answer.drain()
+        if request.kind is Kind.MESSAGE and self._process.ready:
+            with contextlib.suppress(EngineFailed, TimeoutError, msgspec.MsgspecError):
+                slots = await asyncio.wait_for(self._look("GET", "/slots"), _SLOTS_SECONDS)
+                answer.recount(slots, request.body["max_tokens"])
+
+    async def _look(self, method: str, path: str, content: bytes = b"") -> Any:
+        """A question to the engine beside its calls."""
+        asked = await self._send(method, path, content)
         try:
-            return int(msgspec.json.decode(await asked.body()).get("input_tokens", 0))
+            return msgspec.json.decode(await asked.body())
         finally:
             asked.close()
 
@@ -108,11 +128,15 @@ class Answer:
     """A `base.Reply` over one exchange."""
 
     def __init__(self, exchange: wire.Exchange, request: Request, count_prompt: Callable[[], Awaitable[int]]):
-        self.media_type = "application/json" if _has_choices(request) else exchange.media_type
         self._exchange = exchange
         self._request = request
         self._count_prompt = count_prompt
         self._meter = Meter()
+        self._assembler = None
+        self.media_type = exchange.media_type
+        if is_streamed(request) and not request.stream:
+            self._assembler = assemble.Assembler(request.kind)
+            self.media_type = "application/json"
 
     @property
     def usage(self) -> Usage:
@@ -130,15 +154,38 @@ class Answer:
         return self._meter.failure
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self.media_type == "text/event-stream":
-            async for piece in self._stream():
-                self._meter.read(piece)
-                yield piece
+        if not is_streamed(self._request):
+            answer = await self._exchange.body()
+            self._meter.read_answer(answer)
+            yield answer
             return
-        answer = await self._whole()
-        if prefill := conversation.prefill(self._request):
-            answer = conversation.without_echo(answer, prefill)
-        yield answer
+        async for piece in self._stream():
+            self._meter.read(piece)
+            if self._assembler is None:
+                yield piece
+            else:
+                self._assembler.read(piece)
+        if self._assembler is not None:
+            yield self._whole()
+
+    def drain(self) -> None:
+        """Count what has arrived and will not be read."""
+        if is_streamed(self._request):
+            self._meter.read(self._exchange.arrived())
+
+    def recount(self, slots: list[dict[str, Any]], limit: int) -> None:
+        """Take the count from the engine's own list of its slots: ours has this prompt and this limit, and where
+        several have, the one that is nearest to what was seen."""
+        seen = self._meter.usage
+        alike = [
+            slot["next_token"][0]["n_decoded"]
+            for slot in slots
+            if slot.get("is_processing")
+            and slot["params"]["n_predict"] == limit
+            and slot["n_prompt_tokens_processed"] + slot["n_prompt_tokens_cache"] in (seen.prompt, 0)
+        ]
+        if counts := [count for count in alike if count >= seen.completion]:
+            self._meter.set_completion(min(counts))
 
     async def _stream(self) -> AsyncIterator[bytes]:
         first = True
@@ -148,16 +195,15 @@ class Answer:
             first = False
             yield piece
 
-    async def _whole(self) -> bytes:
-        if not _has_choices(self._request):
-            answer = await self._exchange.body()
-            self._meter.read_answer(answer)
-            return answer
-        completion = assemble.ChatCompletion()
-        async for piece in self._exchange:
-            self._meter.read(piece)
-            completion.read(piece)
-        return completion.whole(self._meter.usage)
+    def _whole(self) -> bytes:
+        if self._meter.failure or not self._meter.complete:
+            raise EngineFailed(f"The engine broke off: {self._meter.failure or 'its answer is not complete'}.")
+        return self._assembler.answer(self._meter.usage)
+
+
+def is_streamed(request: Request) -> bool:
+    """Is this asked of the engine as a stream, whether or not the client wants one? See `assemble`."""
+    return request.kind in assemble.KINDS
 
 
 def dialect(request: Request, *, slots: int, template: Template) -> dict[str, Any]:
@@ -174,10 +220,10 @@ def dialect(request: Request, *, slots: int, template: Template) -> dict[str, An
         body["seed"] %= _SEEDS
     if body.get("n", 1) > slots:
         raise Unsupported(f"n is {body['n']}, and this engine answers {slots} at once.", param="n")
-    if _has_choices(request):
+    if is_streamed(request):
         body["stream"] = True
-    if (request.stream or _has_choices(request)) and request.kind is not Kind.MESSAGE:
-        body["timings_per_token"] = True  # exact counts even of a stream that is never finished
+        if request.kind is not Kind.MESSAGE:
+            body["timings_per_token"] = True  # exact counts even of a stream that is never finished
     if request.kind is Kind.RESPONSE:
         _response_format(body)
         body["input"] = conversation.items(body["input"])
@@ -208,11 +254,6 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _has_choices(request: Request) -> bool:
-    """A whole answer of several choices, which is asked for as a stream; see `assemble`."""
-    return request.kind is Kind.CHAT and not request.stream and request.body.get("n", 1) > 1
 
 
 def _response_format(body: dict[str, Any]) -> None:
@@ -250,7 +291,7 @@ def serve(order: Order) -> Any:
     params.fit_params = False  # what was asked for, or a clear failure; never quietly less
     params.ui = False
     params.endpoint_metrics = True  # answered by the engine's own loop, which is how a stuck one is noticed
-    params.endpoint_slots = False
+    params.endpoint_slots = True  # the count of an abandoned call; see `LlamaCpp._count_abandoned`
     params.endpoint_props = False
     params.cors_origins = ""
     params.offline = True

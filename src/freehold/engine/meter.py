@@ -76,6 +76,10 @@ class Meter:
         """The counts so far."""
         return Usage(_sane(self._prompt), _sane(sum(self._completion.values())), _sane(self._cached))
 
+    def set_completion(self, count: int) -> None:
+        """The engine's own count of the answer's tokens, learned elsewhere."""
+        self._completion = {0: count}
+
     def read(self, piece: bytes) -> None:
         """Take in the next bytes of an event stream; an event may be cut anywhere."""
         lines = (self._tail + piece).split(b"\n")
