@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 
 from freehold.errors import Unaccountable
-from freehold.ledger import Ledger, new_id
+from freehold.ledger import WINDOW, Ledger, new_id
 from freehold.store import Store
 from freehold.types import Caller, Kind, Outcome, Role, Settlement, Usage
 
@@ -26,42 +26,87 @@ def ledger(path):
     store.close()
 
 
+def answered(**more) -> Settlement:
+    return Settlement(Outcome.ANSWERED, 200, **more)
+
+
+def move(path, old: str, new: str) -> None:
+    """Rename a table under the ledger's feet."""
+    with contextlib.closing(sqlite3.connect(path)) as spoiler:
+        spoiler.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+
 def test_a_call_is_opened_and_settled_once(ledger):
-    """The entry is on the disk when it is opened; the second settlement changes nothing."""
+    """The entry is on the disk when it is said to be; the second settlement changes nothing."""
 
     async def scenario():
         ledger.start()
         entry = ledger.open("req_1", BOB, Kind.CHAT)
-        await entry.opened
+        await entry.on_disk()
         (opened,) = ledger.calls()
         usage = Usage(prompt=7, completion=5, cached=3)
-        await entry.settle(Settlement(Outcome.ANSWERED, 200, model="m", digest="d", usage=usage, total_ms=9.0))
-        await entry.settle(Settlement(Outcome.FAILED, 500))
-        ledger.close()
-        return opened
+        entry.settle(answered(model="m", digest="d", usage=usage, total_ms=9.0))
+        entry.settle(Settlement(Outcome.FAILED, 500))
+        await entry.on_disk()
+        (settled,) = ledger.calls()
+        await ledger.stop()
+        return opened, settled
 
-    opened = asyncio.run(scenario())
-    (settled,) = ledger.calls()
+    opened, settled = asyncio.run(scenario())
     assert (opened.outcome, opened.caller, opened.kind) == (None, "bob", "chat.completions")
     assert (settled.outcome, settled.status, settled.model) == ("answered", 200, "m")
     assert (settled.prompt_tokens, settled.completion_tokens, settled.cached_tokens) == (7, 5, 3)
 
 
-def test_a_thousand_calls_at_once_all_get_there(ledger):
-    """Group commit loses none of them."""
-
-    async def one():
-        entry = ledger.open(new_id("req"), BOB, Kind.CHAT)
-        await entry.opened
-        await entry.settle(Settlement(Outcome.ANSWERED, 200))
+def test_an_entry_that_was_settled_on_the_disk_is_never_written_over(ledger):
+    """Not even by a row with its id."""
 
     async def scenario():
         ledger.start()
+        for outcome in (Outcome.ANSWERED, Outcome.FAILED):
+            entry = ledger.open("req_1", BOB, Kind.CHAT)
+            entry.settle(Settlement(outcome, 200))
+            await entry.on_disk()
+        await ledger.stop()
+
+    asyncio.run(scenario())
+    assert ledger.totals() == {"answered": 1}
+
+
+@pytest.mark.parametrize("durability", ["strict", "relaxed"])
+def test_a_thousand_calls_at_once_all_get_there(ledger, durability):
+    """Group commit loses none of them, and stopping writes what is left."""
+
+    async def one():
+        entry = ledger.open(new_id("req"), BOB, Kind.CHAT)
+        await entry.on_disk()
+        entry.settle(answered())
+        await entry.on_disk()
+
+    async def scenario():
+        ledger.start(durability)
         await asyncio.gather(*(one() for _ in range(1000)))
-        ledger.close()
+        await ledger.stop()
 
     asyncio.run(scenario())
     assert ledger.totals() == {"answered": 1000}
+
+
+def test_relaxed_waits_for_no_disk_and_is_written_within_its_window(ledger):
+    """Nothing is there at once; everything is a little later, without anybody asking."""
+
+    async def scenario():
+        ledger.start("relaxed")
+        entry = ledger.open("req_1", BOB, Kind.CHAT)
+        entry.settle(answered())
+        await entry.on_disk()
+        at_once = ledger.totals()
+        await asyncio.sleep(WINDOW * 8)
+        later = ledger.totals()
+        await ledger.stop()
+        return at_once, later
+
+    assert asyncio.run(scenario()) == ({}, {"answered": 1})
 
 
 def test_what_a_crash_left_open_is_settled_as_interrupted(ledger):
@@ -69,12 +114,12 @@ def test_what_a_crash_left_open_is_settled_as_interrupted(ledger):
 
     async def crash():
         ledger.start()
-        await ledger.open("req_1", BOB, Kind.CHAT).opened
-        ledger.close()
+        await ledger.open("req_1", BOB, Kind.CHAT).on_disk()
+        await ledger.stop()
 
     async def start():
         left = ledger.start()
-        ledger.close()
+        await ledger.stop()
         return left
 
     asyncio.run(crash())
@@ -82,43 +127,83 @@ def test_what_a_crash_left_open_is_settled_as_interrupted(ledger):
     assert ledger.totals() == {"interrupted": 1}
 
 
-def test_a_ledger_that_cannot_be_written_says_so(ledger, path):
-    """The futures fail with Unaccountable, and the writer goes on when it can again."""
+def test_a_ledger_that_cannot_be_written_says_so_and_goes_on_when_it_can(ledger, path):
+    """The waiting entry fails with Unaccountable, the next call does not begin, and both at once when mended."""
 
     async def scenario():
         ledger.start()
-        with contextlib.closing(sqlite3.connect(path)) as spoiler:
-            spoiler.execute("ALTER TABLE calls RENAME TO away")
+        move(path, "calls", "away")
         entry = ledger.open("req_1", BOB, Kind.CHAT)
+        await entry.begin()  # nothing is known yet
         with pytest.raises(Unaccountable, match="cannot be written"):
-            await entry.opened
-        with contextlib.closing(sqlite3.connect(path)) as spoiler:
-            spoiler.execute("ALTER TABLE away RENAME TO calls")
-        await ledger.open("req_2", BOB, Kind.CHAT).opened
-        ledger.close()
+            await entry.on_disk()
+        with pytest.raises(Unaccountable):
+            await ledger.open("req_2", BOB, Kind.CHAT).begin()
+        move(path, "away", "calls")
+        third = ledger.open("req_3", BOB, Kind.CHAT)
+        await third.begin()
+        await ledger.stop()
 
     asyncio.run(scenario())
-    assert [call.id for call in ledger.calls()] == ["req_2"]
+    assert sorted(call.id for call in ledger.calls()) == ["req_1", "req_3"]
+
+
+def test_relaxed_serves_nothing_while_the_ledger_cannot_be_written_and_loses_nothing(ledger, path):
+    """What was answered within the window is kept until it can be written."""
+
+    async def scenario():
+        ledger.start("relaxed")
+        move(path, "calls", "away")
+        entry = ledger.open("req_1", BOB, Kind.CHAT)
+        entry.settle(answered())
+        await entry.on_disk()
+        await asyncio.sleep(WINDOW * 3)
+        refused = ledger.open("req_2", BOB, Kind.CHAT)
+        with pytest.raises(Unaccountable):
+            await refused.begin()
+        refused.settle(answered())  # as whoever opened it does; it never began
+        move(path, "away", "calls")
+        await asyncio.sleep(0.6)
+        await ledger.stop()
+
+    asyncio.run(scenario())
+    assert [(call.id, call.outcome) for call in ledger.calls()] == [("req_1", "answered")]
 
 
 def test_a_row_that_cannot_be_written_fails_alone(ledger):
-    """Neither the others in its batch nor the writer."""
+    """Neither the others in its group nor those after it; and it is not tried for ever."""
 
     async def scenario():
         ledger.start()
         entries = [ledger.open(f"req_{number}", BOB, Kind.CHAT) for number in range(3)]
-        settled = [
-            entry.settle(Settlement(Outcome.ANSWERED, 200, usage=Usage(2**70 if number == 1 else 1)))
-            for number, entry in enumerate(entries)
-        ]
-        found = await asyncio.gather(*settled, return_exceptions=True)
-        await ledger.open("req_3", BOB, Kind.CHAT).opened
-        ledger.close()
+        for number, entry in enumerate(entries):
+            entry.settle(answered(usage=Usage(2**70 if number == 1 else 1)))
+        found = await asyncio.gather(*(entry.on_disk() for entry in entries), return_exceptions=True)
+        await ledger.open("req_3", BOB, Kind.CHAT).on_disk()
+        await ledger.stop()
         return found
 
     first, second, third = asyncio.run(scenario())
     assert first is None and third is None and isinstance(second, Unaccountable)
-    assert ledger.totals() == {"answered": 2, "open": 2}
+    assert ledger.totals() == {"answered": 2, "open": 1}
+
+
+def test_a_waiter_that_leaves_takes_nobody_with_it(ledger):
+    """Those who wait for the same commit go on waiting, and the row is written all the same."""
+
+    async def scenario():
+        ledger.start()
+        first, second = (ledger.open(f"req_{number}", BOB, Kind.CHAT) for number in range(2))
+        waits = [asyncio.ensure_future(entry.on_disk()) for entry in (first, second)]
+        await asyncio.sleep(0)
+        waits[0].cancel()
+        found = await asyncio.gather(*waits, return_exceptions=True)
+        await ledger.stop()
+        return found
+
+    first, second = asyncio.run(scenario())
+    assert isinstance(first, asyncio.CancelledError) and second is None
+    assert ledger.totals() == {"open": 2}
 
 
 def test_an_act_and_its_event_stand_or_fall_together(ledger):

@@ -45,6 +45,7 @@ async def answer(
     last = b""  # what makes the answer whole is sent when the entry is settled
     entry = house.ledger.open(call_id, caller, kind)
     try:
+        await entry.begin()
         request = read()
         tally.model, tally.stream = request.model, request.stream
         decision = policy.decide(caller, request)
@@ -55,7 +56,8 @@ async def answer(
             tally.reply = reply
             async for piece in reply:
                 if tally.first is None:
-                    await entry.opened
+                    if request.stream:
+                        await entry.on_disk()
                     tally.first_byte()
                     yield reply.media_type
                 if reply.complete:
@@ -70,8 +72,8 @@ async def answer(
         tally.fault(FreeholdError("An unexpected fault."))
         raise
     finally:
-        settled = entry.settle(tally.settlement())
-    await settled
+        entry.settle(tally.settlement())
+    await entry.on_disk()
     if failure is not None:
         raise failure
     if last:

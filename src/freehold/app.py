@@ -118,7 +118,7 @@ class _Running:
         stop = _stop_signals()
         own_listener = _bind_own(self.folder)
         layers = _seal(settings.seal)
-        self.opened.ledger.start()
+        self.opened.ledger.start(settings.ledger.durability)
         address = _address(listener, tls)
         facts = {"version": freehold.__version__, "pid": os.getpid(), "address": address,
                  "seal": settings.seal, "started_at": started, "reported": msgspec.to_builtins(layers)}  # fmt: skip
@@ -139,7 +139,7 @@ class _Running:
                 await server.stop(settings.server.grace)
         finally:
             await asyncio.gather(*(engine.stop() for engine in self.engines.values()))
-            self.opened.ledger.close()
+            await self.opened.ledger.stop()
             self.opened.keys.close()
 
     async def _start_engines(self, stop: asyncio.Event) -> bool:

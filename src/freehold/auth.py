@@ -11,16 +11,15 @@ import secrets
 import time
 
 from msgspec import Struct
-from sqlalchemy import Row, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import bindparam, insert, select, update
 
 from freehold.errors import CannotDo, Unaccountable, Unauthenticated
 from freehold.ledger import Ledger, new_id
-from freehold.store import Store, keys
+from freehold.store import Query, Store, keys
 from freehold.types import Caller, Role
 
 PREFIX = "fh_"
-_BY_HASH = select(keys.c.id, keys.c.name, keys.c.role, keys.c.revoked_at)
+_BY_HASH = select(keys.c.id, keys.c.name, keys.c.role, keys.c.revoked_at).where(keys.c.hash == bindparam("wanted"))
 
 
 class Key(Struct, frozen=True):
@@ -39,7 +38,7 @@ class KeyRing:
     def __init__(self, store: Store, ledger: Ledger):
         self._store = store
         self._ledger = ledger
-        self._reader = None
+        self._query: Query | None = None
         self._session: dict[str, Caller] = {}
 
     def caller(self, token: str | None) -> Caller:
@@ -57,17 +56,18 @@ class KeyRing:
         row = self._look_up(wanted)
         if row is None:
             raise Unauthenticated("This key is not known here.")
-        if row.revoked_at is not None:
-            raise Unauthenticated(f"The key {row.name!r} was revoked.")
-        return Caller(row.id, row.name, Role(row.role))
+        key, name, role, revoked_at = row
+        if revoked_at is not None:
+            raise Unauthenticated(f"The key {name!r} was revoked.")
+        return Caller(key, name, Role(role))
 
-    def _look_up(self, wanted: str) -> Row | None:
+    def _look_up(self, wanted: str) -> tuple | None:
         try:
-            if self._reader is None:
-                self._reader = self._store.reader()
-            return self._reader.execute(_BY_HASH.where(keys.c.hash == wanted)).first()
-        except SQLAlchemyError:
-            self._reader = None  # the next look-up opens another
+            if self._query is None:
+                self._query = self._store.query(_BY_HASH)
+            return self._query.first(wanted=wanted)
+        except self._store.errors:
+            self._query = None  # the next look-up opens another
             raise Unaccountable("The keys cannot be looked up.") from None
 
     def session_key(self, name: str) -> str:
@@ -125,9 +125,9 @@ class KeyRing:
 
     def close(self) -> None:
         """Let go of the reading connection."""
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        if self._query is not None:
+            self._query.close()
+            self._query = None
 
 
 def hash_of(token: str) -> str:

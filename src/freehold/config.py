@@ -71,12 +71,22 @@ class Engine(Struct, frozen=True, forbid_unknown_fields=True):
     stuck_seconds: Annotated[Seconds, Meta(description="an engine silent for this long is ended and restarted")] = 60.0
 
 
+class Ledger(Struct, frozen=True, forbid_unknown_fields=True):
+    """When an answer may be sent: see docs/concepts/ledger.md."""
+
+    durability: Annotated[
+        Literal["strict", "relaxed"],
+        Meta(description="'strict': its entry is on the disk before its last byte goes; 'relaxed': within 50 ms"),
+    ] = "strict"
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set."""
 
     server: Server = Server()
     limits: Limits = Limits()
     engine: Engine = Engine()
+    ledger: Ledger = Ledger()
     seal: Annotated[
         Literal["best", "required", "off"],
         Meta(description="best: what the kernel has; required: all or do not start; off: none, for tests"),

@@ -1,10 +1,9 @@
 """The ledger: the only writer of calls and of audit events.
 
 A call's entry is opened before policy is asked and settled once, in one place, whatever happened on the
-way. Both halves go through one writer thread that commits whatever has gathered while the disk was busy
-with the commit before (group commit), so a caller waits for at most two commits and never for a turn of
-its own. `Entry.opened` and the future of `Entry.settle` are done when the row is on the disk; what fails
-to get there fails with `Unaccountable`, and the answer is not sent.
+way. Entries are written in groups (`store.GroupCommit`). With ``ledger.durability = "strict"`` an answer's last
+byte is sent when its settled entry is on the disk, and a stream's first when its open one is; ``"relaxed"``
+promises both within `WINDOW` seconds. Either way, as long as the ledger cannot be written nothing is served.
 
 Acts (a key made, a model admitted, a proof run) are events in one append-only sequence. Each event's hash
 covers its content and the hash of the event before it (`digest`), so that none can be changed, inserted, moved
@@ -14,38 +13,23 @@ are found only against a head that was kept elsewhere.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from freehold.errors import Unaccountable
-from freehold.store import Store, calls, events
+from freehold.store import GroupCommit, Store, calls, cause, events
 from freehold.types import Call, Caller, Event, Kind, Outcome, Settlement
 
 GENESIS = "sha256:" + "0" * 64
-_BATCH = 512
-
-_INSERT = insert(calls)
-_SETTLE = (
-    update(calls)
-    .where(calls.c.id == bindparam("call"), calls.c.outcome.is_(None))
-    .values(
-        {column: bindparam("new_" + column) for column in (
-            "outcome", "status", "error", "model", "digest", "prompt_tokens", "completion_tokens",
-            "cached_tokens", "first_token_ms", "total_ms",
-        )}
-    )
-)  # fmt: skip
+WINDOW = 0.05  # seconds that an entry may be in memory alone while nobody waits for it
 
 
 def new_id(prefix: str) -> str:
@@ -54,113 +38,57 @@ def new_id(prefix: str) -> str:
 
 
 class Entry:
-    """One open entry. `opened` is done when its row is on the disk."""
+    """One call's entry. It is open until it is settled, once."""
 
-    def __init__(self, writer: Writer, call_id: str, caller: Caller, kind: Kind):
-        self.id = call_id
-        self._writer = writer
-        self._settled: asyncio.Future | None = None
-        row = {"id": call_id, "opened_at": time.time(), "caller": caller.name, "kind": kind.value}
-        self.opened = writer.put(_INSERT, row | {"prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0})
+    __slots__ = ("_commits", "_opened_at", "_settlement", "_strict", "_void", "caller", "id", "kind")
 
-    def settle(self, settlement: Settlement) -> asyncio.Future:
-        """Settle the call, once: a second settlement changes nothing. Done when it is on the disk."""
-        if self._settled is None:
-            usage = settlement.usage
-            self._settled = self._writer.put(
-                _SETTLE,
-                {
-                    "call": self.id,
-                    "new_outcome": settlement.outcome.value,
-                    "new_status": settlement.status,
-                    "new_error": settlement.error or None,
-                    "new_model": settlement.model or None,
-                    "new_digest": settlement.digest or None,
-                    "new_prompt_tokens": usage.prompt,
-                    "new_completion_tokens": usage.completion,
-                    "new_cached_tokens": usage.cached,
-                    "new_first_token_ms": settlement.first_token_ms,
-                    "new_total_ms": settlement.total_ms,
-                },
-            )
-        return self._settled
+    def __init__(self, commits: GroupCommit, strict: bool, call_id: str, caller: Caller, kind: Kind):
+        self.id, self.caller, self.kind = call_id, caller.name, kind.value
+        self._opened_at = time.time()
+        self._settlement: Settlement | None = None
+        self._commits, self._strict, self._void = commits, strict, False
+        commits.put(self)
 
+    async def begin(self) -> None:
+        """Before anything is done for the call: while the ledger cannot be written, nothing is.
 
-class Writer:
-    """The thread that owns the write connection and commits in groups."""
-
-    def __init__(self, store: Store):
-        self._store = store
-        self._queue: queue.SimpleQueue = queue.SimpleQueue()
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
-        self._thread.start()
-
-    def put(self, statement: Any, row: dict[str, Any]) -> asyncio.Future:
-        """Queue one row; the future is done when it is committed, and fails with `Unaccountable`."""
-        future = self._loop.create_future()
-        future.add_done_callback(_look)
-        self._queue.put((statement, row, future))
-        return future
-
-    def close(self) -> None:
-        """Write what is queued, then end."""
-        self._queue.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        connection: Connection | None = None
-        while batch := self._gather():
+        Raises:
+            Unaccountable: it cannot, and there will be no entry, because there was no call.
+        """
+        if self._commits.failing:
             try:
-                connection = connection or self._store.engine.connect()
-                self._commit(connection, batch)
-            except Exception as error:  # noqa: BLE001 - this thread must outlive whatever one row does
-                _discard(connection)
-                connection = None
-                if len(batch) > 1:
-                    self._one_by_one(batch)
-                else:
-                    self._tell(batch, Unaccountable(f"The ledger cannot be written: {_cause(error)}."))
-            else:
-                self._tell(batch, None)
-        if connection is not None:
-            connection.close()
+                await self._commits.written(self)
+            except Unaccountable:
+                self._void = True
+                self._commits.forget(self)
+                raise
 
-    def _one_by_one(self, batch: list) -> None:
-        """A batch that failed as a whole: no row may fail for another's sake."""
-        for row in batch:
-            failure = None
-            try:
-                with self._store.write() as connection:
-                    connection.execute(row[0], [row[1]])
-            except Exception as error:  # noqa: BLE001 - as above
-                failure = Unaccountable(f"The ledger cannot be written: {_cause(error)}.")
-            self._tell([row], failure)
+    def settle(self, settlement: Settlement) -> None:
+        """Say how the call ended. Said a second time it changes nothing."""
+        if self._settlement is None and not self._void:
+            self._settlement = settlement
+            self._commits.put(self)
 
-    def _tell(self, batch: list, failure: Exception | None) -> None:
-        self._loop.call_soon_threadsafe(_resolve, [future for _, _, future in batch], failure)
+    async def on_disk(self) -> None:
+        """Wait, as long as the durability asks for it, until the entry is on the disk as it is now.
 
-    def _gather(self) -> list:
-        """Everything that waits, up to one batch; blocks while nothing does; empty when closed."""
-        batch = []
-        while len(batch) < _BATCH:
-            try:
-                item = self._queue.get(block=not batch)
-            except queue.Empty:
-                break
-            if item is None:
-                if batch:
-                    self._queue.put(None)
-                break
-            batch.append(item)
-        return batch
+        Raises:
+            Unaccountable: it cannot be written.
+        """
+        if not self._void and (self._strict or self._commits.failing):
+            await self._commits.written(self)
 
-    @staticmethod
-    def _commit(connection: Connection, batch: list) -> None:
-        with connection.begin():
-            for statement in (_INSERT, _SETTLE):
-                if rows := [row for kind, row, _ in batch if kind is statement]:
-                    connection.execute(statement, rows)
+    def values(self) -> tuple:
+        """The row, in the order of the table's columns; see `store.Row`."""
+        opened = (self.id, self._opened_at, self.caller, self.kind)
+        end = self._settlement
+        if end is None:
+            return *opened, None, None, None, None, None, 0, 0, 0, None, None
+        usage = end.usage
+        return (
+            *opened, end.outcome.value, end.status, end.error or None, end.model or None, end.digest or None,
+            usage.prompt, usage.completion, usage.cached, end.first_token_ms, end.total_ms,
+        )  # fmt: skip
 
 
 class Verification(Struct, frozen=True):
@@ -173,32 +101,34 @@ class Verification(Struct, frozen=True):
 
 
 class Ledger:
-    """Calls and events of one store. `start` is needed before calls can be opened (it makes the writer)."""
+    """Calls and events of one store. `start` is needed before calls can be opened."""
 
     def __init__(self, store: Store):
         self._store = store
-        self._writer: Writer | None = None
+        self._commits: GroupCommit | None = None
+        self._strict = True
 
-    def start(self) -> int:
-        """Start the writer in the running event loop; settle what a crash left open. Returns how many."""
+    def start(self, durability: str = "strict") -> int:
+        """Take calls in the running event loop; settle what a crash left open. Returns how many it left."""
         with self._store.write() as connection:
             left = connection.execute(
                 update(calls).where(calls.c.outcome.is_(None)).values(outcome=Outcome.INTERRUPTED.value)
             ).rowcount
-        self._writer = Writer(self._store)
+        self._strict = durability == "strict"
+        self._commits = GroupCommit(self._store, calls, "outcome", WINDOW)
         return left
 
-    def close(self) -> None:
-        """Write what is queued and stop the writer."""
-        if self._writer:
-            self._writer.close()
-            self._writer = None
+    async def stop(self) -> None:
+        """Write what is left, and take no more calls."""
+        if self._commits:
+            commits, self._commits = self._commits, None
+            await commits.close()
 
     def open(self, call_id: str, caller: Caller, kind: Kind) -> Entry:
         """Open the entry of a call."""
-        if self._writer is None:
+        if self._commits is None:
             raise Unaccountable("The ledger is closed.")
-        return Entry(self._writer, call_id, caller, kind)
+        return Entry(self._commits, self._strict, call_id, caller, kind)
 
     def calls(self, limit: int = 50) -> list[Call]:
         """The latest calls, newest first."""
@@ -232,7 +162,7 @@ class Ledger:
                     with_it(connection)
                 return _append(connection, act, subject, actor, detail or {})
         except SQLAlchemyError as error:
-            raise Unaccountable(f"The audit chain cannot be written: {_cause(error)}.") from None
+            raise Unaccountable(f"The audit chain cannot be written: {cause(error)}.") from None
 
     def events(self) -> Iterator[Event]:
         """Every event, oldest first."""
@@ -274,33 +204,3 @@ def _problem(event: Event, expected: int, head: str) -> str:
     if event.hash != digest(event):
         return f"event {event.seq} ({event.act} {event.subject}) was changed: its hash does not fit its content"
     return ""
-
-
-def _resolve(futures: list[asyncio.Future], failure: Exception | None) -> None:
-    for future in futures:
-        if future.done():
-            continue
-        if failure:
-            future.set_exception(failure)
-        else:
-            future.set_result(None)
-
-
-def _look(future: asyncio.Future) -> None:
-    """A failed future whose owner has gone has been looked at: the row's absence is not a second fault."""
-    if not future.cancelled():
-        future.exception()
-
-
-def _discard(connection: Connection | None) -> None:
-    """Give up a connection whose state is unknown; the next batch opens a new one."""
-    if connection is not None:
-        try:
-            connection.invalidate()
-            connection.close()
-        except SQLAlchemyError:
-            return
-
-
-def _cause(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or error).splitlines()[0]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, Select, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -30,7 +31,7 @@ class Store:
             self._bring_up_to_date()
         except (SQLAlchemyError, OSError, ImportError) as error:
             raise StoreFailed(
-                f"The database {_shown(place)} cannot be opened: {_cause(error)}.",
+                f"The database {_shown(place)} cannot be opened: {cause(error)}.",
                 hint="See that its folder can be written and the disk is not full.",
             ) from None
 
@@ -43,6 +44,15 @@ class Store:
     def reader(self) -> Connection:
         """A connection on which every statement stands alone, so that it always sees the latest commit."""
         return self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What goes wrong with the database: as the driver says it, and as SQLAlchemy does."""
+        return (self.engine.dialect.dbapi.Error, SQLAlchemyError)
+
+    def query(self, statement: Select) -> Query:
+        """A statement that is asked for one row again and again."""
+        return Query(self.reader(), statement)
 
     def close(self) -> None:
         """Let go of every connection."""
@@ -74,6 +84,27 @@ class Store:
         with self.write() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+
+class Query:
+    """One statement on a connection of its own, compiled once: asked of the driver itself it takes some
+    microseconds, which matters where every call asks it. Ask with the names of its bind parameters."""
+
+    def __init__(self, connection: Connection, statement: Select):
+        compiled = statement.compile(dialect=connection.dialect)
+        self._text, self._names = str(compiled), compiled.positiontup
+        self._connection = connection
+        self._cursor = connection.connection.cursor()
+
+    def first(self, **values: Any) -> tuple | None:
+        """The first row, or None. Raises one of `Store.errors` if the database does not answer."""
+        given = tuple(values[name] for name in self._names) if self._names is not None else values
+        self._cursor.execute(self._text, given)
+        return self._cursor.fetchone()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._connection.close()
 
 
 def _known_revisions() -> set[str]:
@@ -111,5 +142,6 @@ def _begin_sqlite(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _cause(error: Exception) -> str:
+def cause(error: Exception) -> str:
+    """What the driver says, in one line."""
     return str(getattr(error, "orig", None) or error).splitlines()[0]

@@ -1,0 +1,200 @@
+"""Group commit: rows of one table, written together by one thread while the event loop goes on.
+
+A row is an object that knows its values now; `put` says that they have changed, and within the window they are
+written. Whoever must be sure waits for `written`, which starts a commit at once, or joins the next one if the
+disk is busy: however many wait, the disk sees one commit after the other and nobody waits for more than two.
+
+A group is one statement, not one for each row: the interpreter's lock is given up and taken back once for each
+statement, and beside a busy event loop taking it back is what costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Protocol
+
+from sqlalchemy import Connection, Table
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
+
+from freehold.errors import Unaccountable
+from freehold.store.database import Store, cause
+
+_LARGEST = 256  # rows in one statement: SQLite takes 32,766 values, PostgreSQL 65,535
+_RETRY = 0.25  # seconds between tries while nothing can be written
+
+
+class Row(Protocol):
+    """What can be written: its values in the order of the table's columns."""
+
+    def values(self) -> tuple:
+        """The values as they are now."""
+
+
+class GroupCommit:
+    """Rows of ``table``, by its primary key: inserted, or updated as long as ``until`` is null.
+
+    ``window`` is the number of seconds within which a row is written for which nobody waits.
+    """
+
+    def __init__(self, store: Store, table: Table, until: str, window: float):
+        self.failing = ""  # why the last commit came to nothing; empty if it did not
+        self._store = store
+        self._statements = _Statements(table, until, _mark(store))
+        self._window = window
+        self._changed: dict[Row, None] = {}
+        self._waiting: list[tuple[Row, asyncio.Future]] = []
+        self._loop = asyncio.get_running_loop()
+        self._due = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._thread = ThreadPoolExecutor(1, "commits")
+        self._connection: Connection | None = None  # the thread's own
+        self._closing = False
+        self._task = self._loop.create_task(self._run())
+
+    def put(self, row: Row) -> None:
+        """The row has something new to say: it is written within the window."""
+        self._check_open()
+        self._changed[row] = None
+        if self._timer is None and not self._due.is_set():
+            self._timer = self._loop.call_later(self._window, self._due.set)
+
+    async def written(self, row: Row) -> None:
+        """Wait until what the row says now is on the disk. Raises Unaccountable if it cannot be written."""
+        self._check_open()
+        future = self._loop.create_future()
+        self._changed[row] = None
+        self._waiting.append((row, future))
+        self._due.set()
+        await future
+
+    def forget(self, row: Row) -> None:
+        """Do not write the row after all, if it is not under way already."""
+        self._changed.pop(row, None)
+
+    async def close(self) -> None:
+        """Write what is left, once more if need be, and end."""
+        self._closing = True
+        self._due.set()
+        await self._task
+        self._thread.shutdown()
+
+    def _check_open(self) -> None:
+        if self._task.done():
+            raise Unaccountable("The ledger is closed.")
+
+    async def _run(self) -> None:
+        while not (self._closing and not self._changed):
+            await self._due.wait()
+            self._due.clear()
+            if self._timer:
+                self._timer.cancel()
+                self._timer = None
+            changed, self._changed = list(self._changed), {}
+            waiting, self._waiting = self._waiting, []
+            failures = await self._commit(changed)
+            for row, future in waiting:
+                if not future.done():
+                    _resolve(future, failures.get(row))
+            if self._closing and failures:
+                return
+        await self._loop.run_in_executor(self._thread, self._disconnect)
+
+    async def _commit(self, changed: list[Row]) -> dict[Row, Exception]:
+        """Write the rows; returns those that could not be written, each with its reason. What was put there
+        without anybody waiting is kept and tried again, unless the row itself is at fault."""
+        failures: dict[Row, Exception] = {}
+        if not changed:
+            return failures
+        error = await self._write(changed)
+        if error is not None and _is_the_rows(error) and len(changed) > 1:
+            for row in changed:  # no row may fail for another's sake
+                if failure := await self._write([row]):
+                    failures[row] = failure
+        elif error is not None:
+            failures = dict.fromkeys(changed, error)
+        trouble = [failure for failure in failures.values() if not _is_the_rows(failure)]
+        self._note(cause(trouble[0]) if trouble else "")
+        for row, failure in failures.items():
+            if _is_the_rows(failure):
+                print(f"An entry could not be written: {cause(failure)}.", file=sys.stderr, flush=True)
+            else:
+                self._changed.setdefault(row)
+        if trouble and not self._closing and self._timer is None:
+            self._timer = self._loop.call_later(_RETRY, self._due.set)
+        return failures
+
+    def _note(self, failing: str) -> None:
+        if bool(failing) != bool(self.failing):
+            said = f"The ledger cannot be written: {failing}." if failing else "The ledger can be written again."
+            print(said, file=sys.stderr, flush=True)
+        self.failing = failing
+
+    async def _write(self, rows: list[Row]) -> Exception | None:
+        values = [row.values() for row in rows]
+        return await self._loop.run_in_executor(self._thread, self._transact, values)
+
+    def _transact(self, rows: list[tuple]) -> Exception | None:
+        """In the thread: all of the rows in one transaction, or none and the reason."""
+        try:
+            if self._connection is None:
+                self._connection = self._store.engine.connect()
+            with self._connection.begin():
+                self._statements.execute(self._connection, rows)
+        except Exception as error:  # noqa: BLE001 - this thread must outlive whatever one row does
+            self._disconnect()
+            return error
+        return None
+
+    def _disconnect(self) -> None:
+        """Give up the connection, whose state may be unknown; the next commit opens another."""
+        if self._connection is not None:
+            try:
+                self._connection.invalidate()
+                self._connection.close()
+            except SQLAlchemyError:
+                pass  # it is given up in any case
+            self._connection = None
+
+
+class _Statements:
+    """One statement for each power of two rows, so that few have to be prepared."""
+
+    def __init__(self, table: Table, until: str, mark: str):
+        names = list(table.columns.keys())
+        (key,) = table.primary_key.columns.keys()
+        changes = ", ".join(f"{name} = excluded.{name}" for name in names if name != key)
+        self._begin = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES "
+        self._row = f"({', '.join([mark] * len(names))})"
+        self._end = f" ON CONFLICT ({key}) DO UPDATE SET {changes} WHERE {table.name}.{until} IS NULL"
+
+    def execute(self, connection: Connection, rows: list[tuple]) -> None:
+        start = 0
+        while start < len(rows):
+            size = min(_LARGEST, 1 << (len(rows) - start).bit_length() - 1)
+            values = tuple(value for row in rows[start : start + size] for value in row)
+            connection.exec_driver_sql(self._text(size), values)
+            start += size
+
+    @lru_cache(maxsize=16)  # noqa: B019 - as long as its writer lives
+    def _text(self, size: int) -> str:
+        return self._begin + ", ".join([self._row] * size) + self._end
+
+
+def _mark(store: Store) -> str:
+    """How the driver marks a value's place."""
+    return "?" if store.engine.dialect.paramstyle == "qmark" else "%s"
+
+
+def _is_the_rows(error: Exception) -> bool:
+    """Is it this row that cannot be written, whatever the disk does?"""
+    return not isinstance(error, DBAPIError) or isinstance(error, DataError | IntegrityError)
+
+
+def _resolve(future: asyncio.Future, failure: Exception | None) -> None:
+    if failure is None:
+        future.set_result(None)
+    else:
+        future.set_exception(Unaccountable(f"The ledger cannot be written: {cause(failure)}."))
