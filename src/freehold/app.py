@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
+import uvloop
 from msgspec import Struct
 
 import freehold
@@ -97,7 +98,10 @@ def serve(home: Home, settings: Settings, host: Host, *, model: Path | None = No
             _, key = opened.keys.create("admin", Role.ADMIN, actor="first start")
             host.first_key(key)
         with home.run_folder() as folder:
-            asyncio.run(_Running(opened, manifest, engine, folder, host).run(listener, tls))
+            running = _Running(opened, manifest, engine, folder, host)
+            running.layers = _seal(settings.seal)  # before there is a loop, which would keep an io_uring from before
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(running.run(listener, tls))
 
 
 class _Running:
@@ -112,16 +116,16 @@ class _Running:
         made: Engine = ENGINES[engine](manifest, file, template, folder, settings.engine, settings.seal)
         self.engines = {manifest.name: made}
         self.house = House(opened.ledger, self.engines)
+        self.layers: tuple[Layer, ...] = ()
 
     async def run(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
         settings, started = self.opened.settings, time.time()
         stop = _stop_signals()
         own_listener = _bind_own(self.folder)
-        layers = _seal(settings.seal)
         self.opened.ledger.start(settings.ledger.durability)
         address = _address(listener, tls)
         facts = {"version": freehold.__version__, "pid": os.getpid(), "address": address,
-                 "seal": settings.seal, "started_at": started, "reported": msgspec.to_builtins(layers)}  # fmt: skip
+                 "seal": settings.seal, "started_at": started, "reported": msgspec.to_builtins(self.layers)}  # fmt: skip
         router = Router(self.house, self.opened.keys, Admin(self.house, facts))
         server = Server(router.handle, router.gate, router.on_error, _room(settings))
         running = Running(
@@ -132,7 +136,7 @@ class _Running:
             await server.start([(listener, tls), (own_listener, None)])
             with self.opened.home.announced(running):
                 if await self._start_engines(stop):
-                    self.host.ready(address, layers, [engine.state() for engine in self.engines.values()])
+                    self.host.ready(address, self.layers, [engine.state() for engine in self.engines.values()])
                     await stop.wait()
                     self.host.stopping()
                 router.stopping = True
