@@ -10,7 +10,7 @@ import pytest
 from harness import Wire, ask, chat, get, post, serving, until
 
 from freehold.api.http import HttpResponse, Server
-from freehold.config import Limits
+from freehold.config import LimitsSettings
 
 LIMITS = {
     "FREEHOLD_LIMITS_HEADER_SECONDS": "1",
@@ -325,7 +325,7 @@ class Bench:
     """A server in this process, so that what it holds can be seen."""
 
     def __init__(self, handler, **limits):
-        self.server = Server(handler, lambda request: None, self.on_error, Limits(**limits))
+        self.server = Server(handler, lambda request: None, self.on_error, LimitsSettings(**limits))
         self.listener = socket.create_server(("127.0.0.1", 0))
 
     @staticmethod

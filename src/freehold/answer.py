@@ -10,35 +10,40 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from msgspec import Struct
 
 from freehold import policy, route
-from freehold.engine.base import Engine, Reply
+from freehold.engine.base import Reply
 from freehold.errors import Forbidden, FreeholdError, Refused
+from freehold.lease import Leases
 from freehold.ledger import Ledger
 from freehold.types import Caller, Kind, Manifest, Outcome, Request, Settlement, Usage
 
 
 class House(Struct, frozen=True):
-    """What a call needs of the house: the ledger and the engines, by the name of their model."""
+    """What a call needs of the house: the ledger, the leases on its engines, and the models by name, as they are
+    when it asks."""
 
     ledger: Ledger
-    engines: Mapping[str, Engine]
+    leases: Leases
+    models: Callable[[], Mapping[str, Manifest]]
 
-    @property
-    def models(self) -> dict[str, Manifest]:
-        """The models that can be called, by name."""
-        return {name: engine.model for name, engine in self.engines.items()}
+
+class Beginning(Struct, frozen=True):
+    """What is known of an answer before its first byte."""
+
+    media_type: str
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 async def answer(
     house: House, call_id: str, caller: Caller, kind: Kind, read: Callable[[], Request]
-) -> AsyncIterator[str | bytes]:
-    """Answer one call: first the media type, then the bytes.
+) -> AsyncIterator[Beginning | bytes]:
+    """Answer one call: first its `Beginning`, then the bytes.
 
     ``read`` makes the checked request out of what the client sent; it is called after the entry is open, so
     that a request which cannot be read is accounted for too. Nothing is yielded before the entry is on the
     disk, and not the last bytes before its settlement is.
 
     Raises:
-        Refused, Failed: as `auth`, `policy`, `route`, the ledger and the engine do.
+        Refused, Failed: as `policy`, `route`, the lease, the ledger and the engine do.
     """
     tally = _Tally()
     failure: FreeholdError | None = None
@@ -51,15 +56,18 @@ async def answer(
         decision = policy.decide(caller, request)
         if not decision.allowed:
             raise Forbidden(decision.reason)
-        tally.manifest = route.find(request, house.models).model
-        async with house.engines[tally.manifest.name].ask(request) as reply:
+        tally.manifest = model = route.find(request, house.models()).model
+        async with (
+            house.leases.take(call_id, caller, request, model) as lease,
+            lease.engine.ask(request, lease.engine_done) as reply,
+        ):
             tally.reply = reply
             async for piece in reply:
                 if tally.first is None:
                     if request.stream:
                         await entry.on_disk()
                     tally.first_byte()
-                    yield reply.media_type
+                    yield Beginning(reply.media_type, lease.headers)
                 if reply.complete:
                     last += piece
                 else:

@@ -10,10 +10,10 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import uvloop
@@ -27,14 +27,14 @@ from freehold.api.admin import Admin
 from freehold.api.http import Server
 from freehold.api.router import Router
 from freehold.auth import KeyRing
-from freehold.config import Limits, Settings
-from freehold.config import Server as ServerSettings
+from freehold.config import LimitsSettings, ServerSettings, Settings
 from freehold.engine.base import Engine
 from freehold.engine.fake import FakeEngine
 from freehold.engine.llamacpp import LlamaCpp
-from freehold.engine.template import for_model
+from freehold.engine.pool import Pool, Report
 from freehold.errors import BadConfig, PortTaken, SealMissing, UnsafeBind
 from freehold.home import Home, Running
+from freehold.lease import Leases
 from freehold.ledger import Ledger
 from freehold.scan import gguf
 from freehold.store import Store
@@ -54,8 +54,8 @@ class Host(Protocol):
     def first_key(self, key: str) -> None:
         """The first key was made; this is the only time it can be seen."""
 
-    def ready(self, address: str, layers: tuple[Layer, ...], engines: list[EngineState]) -> None:
-        """Calls are answered from now on."""
+    def ready(self, address: str, layers: tuple[Layer, ...], engines: list[EngineState], models: int) -> None:
+        """Calls are answered from now on, by any of so many models."""
 
     def stopping(self) -> None:
         """No new calls are taken; running ones finish."""
@@ -83,8 +83,11 @@ def parts(home: Home, settings: Settings) -> Iterator[Parts]:
         store.close()
 
 
-def serve(home: Home, settings: Settings, host: Host, *, model: Path | None = None, engine: str = "llamacpp") -> None:
+def serve(home: Home, settings: Settings, host: Host, *, models: Sequence[Path] = (), engine: str = "llamacpp") -> None:
     """Serve until told to stop: everything that needs the network or may fail comes first, then the seal.
+
+    The models in ``models`` are admitted and their engines brought up; every other model that was admitted
+    before can be called all the same, and comes up at its first call.
 
     Raises:
         CannotDo: as its parts do; nothing is left half-written.
@@ -92,63 +95,98 @@ def serve(home: Home, settings: Settings, host: Host, *, model: Path | None = No
     _check_bind(settings.server)
     tls = _tls(settings.server)
     with home.lock(), contextlib.closing(_bind(settings.server)) as listener, parts(home, settings) as opened:
-        manifest = _model(opened, model, host)
-        opened.vault.verify(manifest, lambda done, total: host.progress("verifying", done, total))
+        wanted = [_admitted(opened, path, host) for path in models] or [_usual(opened, host)]
+        for manifest in wanted:
+            opened.vault.verify(manifest, lambda done, total: host.progress("verifying", done, total))
         if not opened.keys.list():
             _, key = opened.keys.create("admin", Role.ADMIN, actor="first start")
             host.first_key(key)
         with home.run_folder() as folder:
-            running = _Running(opened, manifest, engine, folder, host)
-            running.layers = _seal(settings.seal)  # before there is a loop, which would keep an io_uring from before
+            layers = _seal(settings.seal)  # before there is a loop, which would keep an io_uring from before
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(running.run(listener, tls))
+                workshop = _Workshop(opened, ENGINES[engine], folder, verified={manifest.digest for manifest in wanted})
+                runner.run(_Running(opened, workshop, wanted, layers, host).run(listener, tls))
+
+
+class _Workshop:
+    """Makes the engines. ``verified`` are the models whose bytes were read and compared a moment ago."""
+
+    def __init__(self, opened: Parts, engine: type[LlamaCpp], folder: Path, verified: set[str]):
+        self._vault, self._settings = opened.vault, opened.settings
+        self._engine, self.folder, self._verified = engine, folder, verified
+        self._metadata: dict[str, dict[str, Any]] = {}  # by digest; reading it anew takes a moment
+
+    def make(self, model: Manifest, vectors: bool, report: Report) -> Engine:
+        """The engine of a model, whose bytes are what was admitted. Raises BadModel if they are not."""
+        if model.digest in self._verified:
+            self._verified.discard(model.digest)
+        else:
+            self._vault.verify(model, lambda done, total: report("verifying", done, total))
+        file = self._vault.blob(model.digest)
+        if model.digest not in self._metadata:
+            header, _ = gguf.scan(file)
+            self._metadata[model.digest] = header.metadata if header else {}
+        settings, seal_mode = self._settings.engine_for(model.name), self._settings.seal
+        metadata = self._metadata[model.digest]
+        return self._engine(model, file, metadata, self.folder, settings, seal_mode, vectors=vectors)
 
 
 class _Running:
     """One run of the server."""
 
-    def __init__(self, opened: Parts, manifest: Manifest, engine: str, folder: Path, host: Host):
-        self.opened, self.folder, self.host = opened, folder, host
+    def __init__(
+        self, opened: Parts, workshop: _Workshop, wanted: list[Manifest], layers: tuple[Layer, ...], host: Host
+    ):
+        self.opened, self.wanted, self.layers, self.host = opened, wanted, layers, host
+        self.folder = workshop.folder
         settings = opened.settings
-        file = opened.vault.blob(manifest.digest)
-        header, _ = gguf.scan(file)
-        template = for_model(str(header.metadata.get("tokenizer.chat_template", "")) if header else "")
-        made: Engine = ENGINES[engine](manifest, file, template, folder, settings.engine, settings.seal)
-        self.engines = {manifest.name: made}
-        self.house = House(opened.ledger, self.engines)
-        self.layers: tuple[Layer, ...] = ()
+        self.pool = Pool(workshop.make, settings.pool, settings.queue)
+        self.house = House(opened.ledger, Leases(self.pool, settings.callers), opened.vault.models)
 
     async def run(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
-        settings, started = self.opened.settings, time.time()
+        settings = self.opened.settings
         stop = _stop_signals()
         own_listener = _bind_own(self.folder)
         self.opened.ledger.start(settings.ledger.durability)
         address = _address(listener, tls)
-        facts = {"version": freehold.__version__, "pid": os.getpid(), "address": address,
-                 "seal": settings.seal, "started_at": started, "reported": msgspec.to_builtins(self.layers)}  # fmt: skip
-        router = Router(self.house, self.opened.keys, Admin(self.house, facts))
+        admin = Admin(self.house, self._facts(address))
+        router = Router(self.house, self.opened.keys, admin)
         server = Server(router.handle, router.gate, router.on_error, _room(settings))
         running = Running(
             pid=os.getpid(), address=address, socket=own_listener.getsockname(),
-            key=self.opened.keys.session_key("this machine's owner"), started_at=started, version=freehold.__version__,
+            key=self.opened.keys.session_key("this machine's owner"),
         )  # fmt: skip
         try:
             await server.start([(listener, tls), (own_listener, None)])
             with self.opened.home.announced(running):
-                if await self._start_engines(stop):
-                    self.host.ready(address, self.layers, [engine.state() for engine in self.engines.values()])
+                if await self._bring_up(stop):
+                    admin.is_up = True
+                    self.host.ready(address, self.layers, self.pool.states(), len(self.house.models()))
                     await stop.wait()
                     self.host.stopping()
                 router.stopping = True
                 await server.stop(settings.server.grace)
         finally:
-            await asyncio.gather(*(engine.stop() for engine in self.engines.values()))
+            await self.pool.stop()
             await self.opened.ledger.stop()
             self.opened.keys.close()
 
-    async def _start_engines(self, stop: asyncio.Event) -> bool:
-        """Start them all, unless told to stop meanwhile. Raises what the first that fails raises."""
-        starting = asyncio.gather(*(engine.start() for engine in self.engines.values()))
+    def _facts(self, address: str) -> dict[str, Any]:
+        """What status shows and does not change."""
+        return {
+            "version": freehold.__version__,
+            "pid": os.getpid(),
+            "address": address,
+            "seal": self.opened.settings.seal,
+            "durability": self.opened.settings.ledger.durability,
+            "started_at": time.time(),
+            "reported": msgspec.to_builtins(self.layers),
+        }
+
+    async def _bring_up(self, stop: asyncio.Event) -> bool:
+        """Bring up the engines that were asked for, unless told to stop meanwhile. Raises what the first that
+        fails raises."""
+        starting = asyncio.create_task(self.pool.start(self.wanted))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
@@ -161,19 +199,21 @@ class _Running:
         return True
 
 
-def _model(opened: Parts, path: Path | None, host: Host) -> Manifest:
-    """The model to serve: the one given, or the starter; fetched and admitted if the vault lacks it."""
-    if path is None and (known := opened.vault.find("sha256:" + acquire.STARTER.sha256)):
-        return known
+def _usual(opened: Parts, host: Host) -> Manifest:
+    """The model to bring up where none was named: the one admitted last, or on a new home the starter."""
+    if known := opened.vault.list():
+        return max(known, key=lambda manifest: manifest.admitted_at)
     with acquire.quarantine(opened.home.folder) as folder:
-        if path is None:
-            acquired = acquire.package(acquire.STARTER, folder, host.progress)
-        else:
-            acquired = acquire.file(path, folder, host.progress)
-            if known := opened.vault.find(acquired.digest):
-                return known
-        licence = acquire.STARTER.licence if path is None else ""
-        return admit(acquired, opened.vault, opened.ledger, actor="freehold up", licence=licence)
+        acquired = acquire.package(acquire.STARTER, folder, host.progress)
+        return admit(acquired, opened.vault, opened.ledger, actor="freehold up", licence=acquire.STARTER.licence)
+
+
+def _admitted(opened: Parts, path: Path, host: Host) -> Manifest:
+    """The model in a file, admitted if the vault lacks it."""
+    with acquire.quarantine(opened.home.folder) as folder:
+        acquired = acquire.file(path, folder, host.progress)
+        known = opened.vault.find(acquired.digest)
+        return known or admit(acquired, opened.vault, opened.ledger, actor="freehold up")
 
 
 def _check_bind(server: ServerSettings) -> None:
@@ -236,7 +276,7 @@ def _seal(mode: str) -> tuple[Layer, ...]:
     return layers
 
 
-def _room(settings: Settings) -> Limits:
+def _room(settings: Settings) -> LimitsSettings:
     """The limits, with no more connections than this process may have files."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):

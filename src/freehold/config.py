@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from freehold.errors import BadConfig
 
@@ -25,7 +25,7 @@ Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
-class Server(Struct, frozen=True, forbid_unknown_fields=True):
+class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the gateway listens.
 
     Beyond loopback it needs either TLS files or ``behind_proxy``, which says that something in front of it
@@ -40,7 +40,7 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     grace: Annotated[Seconds, Meta(description="seconds that running calls get when the server stops")] = 30.0
 
 
-class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+class LimitsSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """What one client may take."""
 
     body_bytes: Annotated[Positive, Meta(description="largest request body, in bytes")] = 8 * 1024 * 1024
@@ -58,20 +58,86 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     stall_seconds: Annotated[Seconds, Meta(description="longest time that a client may not read")] = 30.0
 
 
-class Engine(Struct, frozen=True, forbid_unknown_fields=True):
-    """The embedded engine. 0 means: decide from the model and the machine."""
+KvType = Literal["f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
+
+
+class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a model runs. 0 means: decide from the model and the machine. Every one can be set for one model alone,
+    in a table ``[models."NAME"]``."""
 
     context: Annotated[
-        int, Meta(ge=0, description="tokens that one call may use, prompt and answer; 0: from the model, at most 4096")
+        int, Meta(ge=0, description="tokens that one call may use, prompt and answer; 0: the model's own, at most 4096")
     ] = 0
-    slots: Annotated[int, Meta(ge=0, le=64, description="calls answered at once; 0: four")] = 0
+    slots: Annotated[int, Meta(ge=0, le=256, description="calls answered at once; 0: four")] = 0
     threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads; 0: all cores")] = 0
-    memory_bytes: Annotated[int, Meta(ge=0, description="memory beside the model's file; 0: three quarters of all")] = 0
+    gpu_layers: Annotated[int, Meta(ge=-1, description="layers on the GPU; -1: as many as fit, 0: none")] = -1
+    flash_attention: Annotated[Literal["auto", "on", "off"], Meta(description="flash attention")] = "auto"
+    kv_type: Annotated[
+        KvType, Meta(description="how the attention cache is kept; all but f16 need flash attention")
+    ] = "f16"
+    batch: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=4096,
+            description="prompt tokens taken in at once, between which other calls get their turn and an abandoned one "
+            "ends; 0: 32 on the CPU, 512 where there is a GPU",
+        ),
+    ] = 0
+    memory_bytes: Annotated[
+        int, Meta(ge=0, description="bound on an engine's memory beside the model's file; 0: three quarters of all")
+    ] = 0
     start_seconds: Annotated[Seconds, Meta(description="time that a model may take to load")] = 300.0
     stuck_seconds: Annotated[Seconds, Meta(description="an engine silent for this long is ended and restarted")] = 60.0
 
 
-class Ledger(Struct, frozen=True, forbid_unknown_fields=True):
+class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is different for one model: the same names as `EngineSettings`."""
+
+    context: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    slots: Annotated[int, Meta(ge=0, le=256)] | UnsetType = UNSET
+    threads: Annotated[int, Meta(ge=0, le=1024)] | UnsetType = UNSET
+    gpu_layers: Annotated[int, Meta(ge=-1)] | UnsetType = UNSET
+    flash_attention: Literal["auto", "on", "off"] | UnsetType = UNSET
+    kv_type: KvType | UnsetType = UNSET
+    batch: Annotated[int, Meta(ge=0, le=4096)] | UnsetType = UNSET
+    memory_bytes: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    start_seconds: Seconds | UnsetType = UNSET
+    stuck_seconds: Seconds | UnsetType = UNSET
+
+
+class PoolSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which engines are up at once."""
+
+    memory_bytes: Annotated[
+        int, Meta(ge=0, description="memory of all engines together; 0: three quarters of the machine's")
+    ] = 0
+    idle_seconds: Annotated[Seconds, Meta(description="an engine that nobody called for so long is stopped")] = 1800.0
+    stay_seconds: Annotated[
+        Annotated[float, Meta(ge=0)],
+        Meta(description="an engine with callers is not stopped for another model's sake before it was up so long"),
+    ] = 10.0
+
+
+class QueueSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The line before an engine whose slots are all taken; see docs/concepts/queue.md."""
+
+    calls: Annotated[
+        Positive, Meta(description="calls that may wait for one model; past it the last in line gets 429")
+    ] = 256
+    seconds: Annotated[Seconds, Meta(description="time that a call may wait; past it it gets 503")] = 120.0
+
+
+class CallerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What one caller may take of the whole. 0: as much as there is."""
+
+    calls_per_minute: Annotated[int, Meta(ge=0, description="calls that one caller may begin in a minute; 0: any")] = 0
+    calls_at_once: Annotated[
+        int, Meta(ge=0, description="calls that one caller may have in hand, waiting ones included; 0: any")
+    ] = 0
+
+
+class LedgerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """When an answer may be sent: see docs/concepts/ledger.md."""
 
     durability: Annotated[
@@ -83,15 +149,26 @@ class Ledger(Struct, frozen=True, forbid_unknown_fields=True):
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set."""
 
-    server: Server = Server()
-    limits: Limits = Limits()
-    engine: Engine = Engine()
-    ledger: Ledger = Ledger()
+    server: ServerSettings = ServerSettings()
+    limits: LimitsSettings = LimitsSettings()
+    engine: EngineSettings = EngineSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    queue: QueueSettings = QueueSettings()
+    pool: PoolSettings = PoolSettings()
+    callers: CallerSettings = CallerSettings()
+    models: dict[str, ModelSettings] = {}
     seal: Annotated[
         Literal["best", "required", "off"],
         Meta(description="best: what the kernel has; required: all or do not start; off: none, for tests"),
     ] = "best"
     database: Annotated[str, Meta(description="SQLAlchemy URL; empty: SQLite in the home")] = ""
+
+    def engine_for(self, model: str) -> EngineSettings:
+        """The engine settings of one model."""
+        own = self.models.get(model, ModelSettings())
+        return msgspec.structs.replace(
+            self.engine, **{name: value for name in own.__struct_fields__ if (value := getattr(own, name)) is not UNSET}
+        )
 
 
 def home_folder(flag: str | None, environ: Mapping[str, str] = os.environ) -> Path:
@@ -125,7 +202,7 @@ def names() -> dict[str, type]:
     for field in msgspec.structs.fields(Settings):
         if isinstance(field.type, type) and issubclass(field.type, Struct):
             found |= {f"{field.name}.{inner.name}": field.type for inner in msgspec.structs.fields(field.type)}
-        else:
+        elif field.name != "models":  # a table for each model: in the file alone
             found[field.name] = Settings
     return found
 

@@ -13,10 +13,12 @@
     │   ├── TooSlow             408  the request did not arrive in time
     │   ├── BodyTooLarge        413
     │   ├── WrongMediaType      415
+    │   ├── RateLimited         429  the caller has as many calls as it may have
+    │   │   └── QueueFull       429  the line is full, and this call is the last in it
     │   └── HeadersTooLarge     431
     ├── Failed                  our side is at fault (5xx)
     │   ├── EngineFailed        502  the engine died or broke off
-    │   ├── EngineUnready       503  the engine is starting or restarting
+    │   ├── EngineUnready       503  the engine is not there, and does not come
     │   ├── Stopping            503  the gateway takes no new calls
     │   ├── Overloaded          503  more is arriving than there is room for
     │   └── Unaccountable       503  the ledger cannot be written, so nothing is served
@@ -40,10 +42,14 @@ class FreeholdError(Exception):
     hint = ""
     retry_after: int | None = None
 
-    def __init__(self, message: str, *, hint: str | None = None, param: str | None = None):
+    def __init__(
+        self, message: str, *, hint: str | None = None, param: str | None = None, retry_after: int | None = None
+    ):
         super().__init__(message)
         self.message = message
         self.param = param
+        if retry_after is not None:
+            self.retry_after = retry_after
         if hint is not None:
             self.hint = hint
 
@@ -135,6 +141,21 @@ class WrongMediaType(Refused):
     status = 415
 
 
+class RateLimited(Refused):
+    """The caller has as many calls as it may have, at once or in a minute."""
+
+    code = "rate_limit_exceeded"
+    status = 429
+    hint = "Send it again when Retry-After has passed."
+    retry_after = 1
+
+
+class QueueFull(RateLimited):
+    """The line is full, and this call is the last in it."""
+
+    code = "queue_full"
+
+
 class HeadersTooLarge(Refused):
     """The request line and headers are over the limit."""
 
@@ -155,7 +176,7 @@ class EngineFailed(Failed):
 
 
 class EngineUnready(Failed):
-    """The engine is starting or restarting."""
+    """The engine is not there, and does not come."""
 
     code = "engine_unready"
     status = 503

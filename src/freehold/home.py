@@ -25,8 +25,6 @@ class Running(Struct, frozen=True):
     address: str
     socket: str
     key: str
-    started_at: float
-    version: str
 
 
 _MARKS = ("freehold.db", "freehold.toml", "lock", "vault")  # any of them makes a folder a home

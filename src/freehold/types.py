@@ -175,8 +175,30 @@ class Layer(Struct, frozen=True):
     known_from: str = "kernel"
 
 
+class SlotView(Struct, frozen=True):
+    """A call at an engine: answered for so many seconds, or waiting at a place in line (1 is next)."""
+
+    call_id: str
+    caller: Caller
+    kind: Kind
+    seconds: float
+    place: int = 0
+
+
+class SeatView(Struct, frozen=True):
+    """One engine with the calls that it answers and those that wait for it, in the order of their turns."""
+
+    model: Manifest
+    purpose: str
+    stage: str
+    slots: int
+    holding: tuple[SlotView, ...]
+    waiting: tuple[SlotView, ...]
+
+
 class EngineState(Struct, frozen=True):
-    """Where an engine is in its life: starting, ready, restarting or stopped."""
+    """Where an engine is in its life: starting, ready, restarting or stopped. ``purpose`` is text or vectors;
+    ``need`` an estimate of its memory, in bytes."""
 
     model: str
     digest: str
@@ -188,3 +210,5 @@ class EngineState(Struct, frozen=True):
     slots: int
     template: str = ""
     reported: tuple[Layer, ...] = ()
+    purpose: str = "text"
+    need: int = 0

@@ -35,6 +35,8 @@ class Vault:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self._models: dict[str, Manifest] = {}
+        self._version: tuple[int, int, int] | None = None
 
     def put(self, file: Path, manifest: Manifest) -> Manifest:
         """Take ``file`` (moved, not copied, so it must lie on the vault's file system) in as ``manifest.name``.
@@ -60,6 +62,18 @@ class Vault:
         """Every admitted model, by name."""
         facts = (entry["annotations"][FACTS] for entry in self._index())
         return sorted((msgspec.json.decode(fact, type=Manifest) for fact in facts), key=lambda known: known.name)
+
+    def models(self) -> dict[str, Manifest]:
+        """Every admitted model by name, read again only when the index has changed."""
+        try:
+            found = (self.folder / "index.json").stat()
+            version = (found.st_ino, found.st_size, found.st_mtime_ns)
+        except OSError:
+            version = None
+        if version is None or version != self._version:
+            self._models = {manifest.name: manifest for manifest in self.list()}
+            self._version = version
+        return self._models
 
     def find(self, digest: str) -> Manifest | None:
         """A model with that digest, under whatever name."""

@@ -12,7 +12,7 @@ from freehold.answer import House
 from freehold.api import document
 from freehold.api.http import HttpResponse
 from freehold.errors import Forbidden
-from freehold.types import Caller
+from freehold.types import Caller, SeatView, SlotView
 
 Page = Callable[[Caller], HttpResponse]
 
@@ -23,21 +23,24 @@ class Admin:
     def __init__(self, house: House, facts: Mapping[str, Any]):
         self._house = house
         self._facts = dict(facts)
+        self.is_up = False  # until the engines that were asked for are
         self.open_to_all: dict[str, Callable[[], HttpResponse]] = {"/healthz": self.health, "/readyz": self.ready}
-        self.pages: dict[str, Page] = {"/admin/status": self.status, "/openapi.json": self.openapi}
+        self.pages: dict[str, Page] = {
+            "/admin/status": self.status,
+            "/admin/queue": self.queue,
+            "/openapi.json": self.openapi,
+        }
 
     def health(self) -> HttpResponse:
         """The process is alive."""
         return _json(200, {"status": "ok"})
 
     def ready(self) -> HttpResponse:
-        """Every engine answers. Names no model: this page needs no key."""
-        states = [engine.state().state for engine in self._house.engines.values()]
-        waiting = sorted({state for state in states if state != "ready"})
-        if waiting:
-            return _json(
-                503, {"status": "not ready", "reason": f"an engine is {' and '.join(waiting)}"}, ("retry-after", "2")
-            )
+        """Calls are taken, and no engine that should answer does not. Names no model: this page needs no key."""
+        if not self.is_up:
+            return _not_ready("the engine is starting")
+        if faults := self._house.leases.pool.restarting:
+            return _not_ready(f"an engine is {' and '.join(faults)}")
         return _json(200, {"status": "ready"})
 
     def status(self, caller: Caller) -> HttpResponse:
@@ -45,13 +48,42 @@ class Admin:
         decision = policy.may_look(caller)
         if not decision.allowed:
             raise Forbidden(decision.reason)
-        engines = [msgspec.to_builtins(engine.state()) for engine in self._house.engines.values()]
-        models = [msgspec.to_builtins(manifest) for manifest in self._house.models.values()]
+        engines = [msgspec.to_builtins(state) for state in self._house.leases.pool.states()]
+        models = [msgspec.to_builtins(manifest) for manifest in self._house.models().values()]
         return _json(200, self._facts | {"engines": engines, "models": models})
+
+    def queue(self, caller: Caller) -> HttpResponse:
+        """Who is served and who waits, for which model and where in line. Of others' calls, a caller who may not
+        look at the server sees how many there are."""
+        sees_all = policy.may_look(caller).allowed
+        return _json(200, {"models": [_seat(view, caller, sees_all) for view in self._house.leases.pool.views()]})
 
     def openapi(self, _caller: Caller) -> HttpResponse:
         """The API's own description."""
         return _json(200, document.openapi())
+
+
+def _seat(view: SeatView, caller: Caller, sees_all: bool) -> dict[str, Any]:
+    def shown(slots: tuple[SlotView, ...]) -> list[dict[str, Any]]:
+        return [
+            {
+                "call": slot.call_id,
+                "caller": slot.caller.name,
+                "kind": slot.kind.value,
+                "seconds": round(slot.seconds, 3),
+            }
+            | ({"place": slot.place} if slot.place else {})
+            for slot in slots
+            if sees_all or slot.caller.id == caller.id
+        ]
+
+    counts = {"answering": len(view.holding), "waiting": len(view.waiting)}
+    facts = {"model": view.model.name, "purpose": view.purpose, "engine": view.stage, "slots": view.slots}
+    return facts | {"counts": counts, "answering": shown(view.holding), "waiting": shown(view.waiting)}
+
+
+def _not_ready(reason: str) -> HttpResponse:
+    return _json(503, {"status": "not ready", "reason": reason}, ("retry-after", "2"))
 
 
 def _json(status: int, content: dict[str, Any], *headers: tuple[str, str]) -> HttpResponse:

@@ -136,6 +136,7 @@ COUNT_TOKENS = base.Form(
 
 _TYPES = {
     401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large",
+    429: "rate_limit_error",
     503: "overloaded_error", 408: "timeout_error",
 }  # fmt: skip
 _BLOCKS = frozenset({"text", "tool_use", "tool_result", "thinking"})

@@ -21,9 +21,10 @@ _ERRORS = {
     "408": "the request did not arrive in time",
     "413": "the body is too large",
     "415": "the body is not JSON",
+    "429": "too many calls, at once or in a minute, or the line is full",
     "431": "the headers are too large",
     "502": "the engine died; it is being restarted",
-    "503": "the engine is starting, the server is stopping, or the ledger cannot be written",
+    "503": "the call waited too long, the engine does not come up, the server is stopping, or the ledger fails",
 }
 
 
@@ -55,9 +56,10 @@ def openapi() -> dict[str, Any]:
 
 _LOOKS = {
     "/healthz": ("The process is alive", False),
-    "/readyz": ("Every engine answers", False),
+    "/readyz": ("Calls are answered", False),
     "/v1/models": ("The models that can be called", True),
     "/v1/models/{model}": ("One model", True),
+    "/admin/queue": ("Who is answered and who waits", True),
     "/admin/status": ("What is true now", True),
     "/openapi.json": ("This document", True),
 }

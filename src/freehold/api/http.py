@@ -24,7 +24,7 @@ from typing import Any
 import httptools
 from msgspec import Struct
 
-from freehold.config import Limits
+from freehold.config import LimitsSettings
 from freehold.errors import (
     BadRequest,
     BodyTooLarge,
@@ -80,7 +80,7 @@ class Server:
     puts an error into a path's format.
     """
 
-    def __init__(self, handler: Handler, gate: Gate, on_error: OnError, limits: Limits):
+    def __init__(self, handler: Handler, gate: Gate, on_error: OnError, limits: LimitsSettings):
         self.handler = handler
         self.gate = gate
         self.buffered = 0  # bytes of bodies that are not complete yet

@@ -332,7 +332,7 @@ RESPONSE = base.Form(
     },
 )
 
-_TYPES = {401: "authentication_error", 403: "permission_error"}
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _ITEM_SCHEMAS = {"function_call": CallItem, "function_call_output": OutputItem, "reasoning": ReasoningItem}
 _PARTS = frozenset({"text"})
 _ITEM_PARTS = frozenset({"input_text", "output_text", "refusal", "text"})

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from freehold.answer import House, answer
+from freehold.answer import Beginning, House, answer
 from freehold.api import base
 from freehold.api.admin import Admin
 from freehold.api.anthropic import Anthropic
@@ -77,11 +77,11 @@ class Router:
     async def _answer(self, request: HttpRequest, caller: Caller, call: _Call) -> HttpResponse:
         read: Callable[[], Request] = lambda: call.surface.read(call.form, request.headers, request.body)  # noqa: E731
         pieces = answer(self.house, request.id, caller, call.form.kind, read)
-        media_type = str(await anext(pieces))
-        if media_type == EVENT_STREAM:
-            return HttpResponse(200, _guarded(pieces, call, request.id), EVENT_STREAM)
-        body = b"".join([piece async for piece in pieces if isinstance(piece, bytes)])
-        return HttpResponse(200, body, media_type or "application/json")
+        begun = await anext(pieces)
+        if begun.media_type == EVENT_STREAM:
+            return HttpResponse(200, _guarded(pieces, call, request.id), EVENT_STREAM, begun.headers)
+        body = b"".join([piece async for piece in pieces])
+        return HttpResponse(200, body, begun.media_type or "application/json", begun.headers)
 
     def _look(self, request: HttpRequest) -> HttpResponse:
         """The paths that only show something, each to a caller with a key."""
@@ -97,7 +97,7 @@ class Router:
     def _models(self, request: HttpRequest) -> dict[str, Any]:
         """The models, as the SDK that asks expects them."""
         shape = _anthropic_model if "anthropic-version" in request.headers else _openai_model
-        models = [shape(name, manifest.admitted_at) for name, manifest in sorted(self.house.models.items())]
+        models = [shape(name, manifest.admitted_at) for name, manifest in sorted(self.house.models().items())]
         if request.path == MODELS:
             ends = {"has_more": False, "first_id": models[0]["id"], "last_id": models[-1]["id"]} if models else {}
             return {"object": "list", "data": models} | (ends if shape is _anthropic_model else {})
@@ -108,7 +108,7 @@ class Router:
         raise ModelNotFound(f"There is no model {wanted!r} here.", hint=f"GET {MODELS} lists them.", param="model")
 
 
-async def _guarded(pieces: AsyncIterator[str | bytes], call: _Call, request_id: str) -> AsyncIterator[bytes]:
+async def _guarded(pieces: AsyncIterator[Beginning | bytes], call: _Call, request_id: str) -> AsyncIterator[bytes]:
     """A stream whose failure, once it has begun, is its last event."""
     try:
         async for piece in pieces:

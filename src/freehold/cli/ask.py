@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "question", help="what to ask; '-' reads it from stdin, which keeps it out of the list of processes"
     )
-    parser.add_argument("--model", help="which model (default: the one that is served)")
+    parser.add_argument("--model", help="which model (default: the one admitted last)")
     parser.add_argument("--system", help="a system message to go before")
     parser.add_argument("--max-tokens", type=int, help="longest answer")
     parser.add_argument("--json", action="store_true", help="the whole answer as the API gives it, not streamed")
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _served(running) -> str:
     models = json.loads(local.call(running, "GET", "/v1/models").read())["data"]
-    return models[0]["id"]
+    return max(models, key=lambda model: model["created"])["id"]
 
 
 def _body(arguments: argparse.Namespace, model: str) -> dict:

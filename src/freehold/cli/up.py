@@ -17,7 +17,11 @@ from freehold.types import EngineState, Layer
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``freehold up``."""
-    parser.add_argument("--model", metavar="PATH.gguf", type=Path, help="serve this file instead of the starter model")
+    parser.add_argument(
+        "--model", metavar="PATH.gguf", type=Path, action="append", default=[],
+        help="admit this file and bring it up at once; may be given several times (default: the model admitted last, "
+        "and on a new home the starter)",
+    )  # fmt: skip
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default 8484; 0 takes a free one)")
     parser.add_argument("--tls-cert", metavar="FILE", help="certificate chain, PEM")
@@ -31,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the server runs: as Ctrl-C
     home = local.home_of(arguments, create=True)
     settings = _with_flags(config.load(home.folder), arguments)
-    app.serve(home, settings, _Terminal(), model=arguments.model, engine=arguments.engine)
+    app.serve(home, settings, _Terminal(), models=arguments.model, engine=arguments.engine)
     return 0
 
 
@@ -39,7 +43,7 @@ def _with_flags(settings: config.Settings, arguments: argparse.Namespace) -> con
     names = ("host", "port", "tls_cert", "tls_key", "behind_proxy")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     try:
-        server = msgspec.convert(msgspec.to_builtins(settings.server) | given, config.Server)
+        server = msgspec.convert(msgspec.to_builtins(settings.server) | given, config.ServerSettings)
     except msgspec.ValidationError as error:
         raise BadConfig(f"A flag is wrong: {error}.", hint="'freehold up --help' lists them.") from None
     return msgspec.structs.replace(settings, server=server)
@@ -60,12 +64,14 @@ class _Terminal:
         self._key = key
         _say(f"\nYour admin key, shown this once:\n\n  {key}")
 
-    def ready(self, address: str, layers: tuple[Layer, ...], engines: list[EngineState]) -> None:
+    def ready(self, address: str, layers: tuple[Layer, ...], engines: list[EngineState], models: int) -> None:
         self._bar.end()
         model = engines[0].model
         _say(f"\nFreehold answers at {address}")
         for engine in engines:
             _say(f"  model    {engine.model}  {engine.digest}  (verified)")
+        if others := models - len(engines):
+            _say(f"           and {others} more, {'each ' if others > 1 else ''}started at its first call")
         _say(f"  gateway  {_layers(layers)}")
         for engine in engines:
             _say(f"  engine   {_layers(engine.reported)}")

@@ -6,7 +6,7 @@ An engine takes a checked `Request` and gives a `Reply`, whose bytes are in the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -35,12 +35,22 @@ class Reply(Protocol):
 
 
 class Engine(Protocol):
-    """One model, ready to answer."""
+    """One model, ready to answer ``slots`` calls at once, in ``need`` bytes of memory (an estimate)."""
 
     model: Manifest
+    slots: int
+    need: int
 
-    async def start(self) -> None:
-        """Bring the model up. Raises BadModel or CannotDo if it will not come."""
+    @property
+    def ready(self) -> bool:
+        """Does it take calls now?"""
+
+    async def start(self, on_ready: Callable[[], None]) -> None:
+        """Bring the model up. ``on_ready`` is called whenever it takes calls, again after each restart.
+
+        Raises:
+            BadModel, CannotDo: it will not come.
+        """
 
     async def stop(self) -> None:
         """Take it down; calls in flight end with EngineFailed."""
@@ -48,8 +58,9 @@ class Engine(Protocol):
     def state(self) -> EngineState:
         """Where it is in its life."""
 
-    def ask(self, request: Request) -> AbstractAsyncContextManager[Reply]:
-        """Put a request to the engine. Leaving the context early abandons the work in the engine.
+    def ask(self, request: Request, on_done: Callable[[], None]) -> AbstractAsyncContextManager[Reply]:
+        """Put a request to the engine. Leaving the context early abandons the work in the engine. ``on_done`` is
+        called when the engine has said its last, which may be long before the client has read it.
 
         Raises on entering:
             EngineUnready: it is starting or restarting.

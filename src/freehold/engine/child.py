@@ -40,6 +40,11 @@ class Order(Struct, frozen=True):
     seal: str
     template: str = ""  # instead of the model's own
     memory: int = 0  # bytes; 0: three quarters of the machine's
+    vectors: bool = False  # embeddings, and nothing else
+    batch: int = 512
+    gpu_layers: int = -1
+    flash_attention: str = "auto"
+    kv_type: str = "f16"
 
 
 class Word(Struct, frozen=True):

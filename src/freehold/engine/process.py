@@ -11,11 +11,12 @@ import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from freehold.config import Engine as EngineSettings
+from freehold.config import EngineSettings
 from freehold.engine import wire
 from freehold.engine.child import SEAL_REQUIRED, Order, Word
 from freehold.errors import BadModel, CannotDo, EngineFailed, SealMissing
@@ -48,6 +49,7 @@ class EngineProcess:
         self._watcher: asyncio.Task | None = None
         self._said: deque[str] = deque(maxlen=_LINES)
         self._failed = ""
+        self._on_ready: Callable[[], None] = lambda: None
 
     @property
     def ready(self) -> bool:
@@ -73,8 +75,9 @@ class EngineProcess:
             order.context, order.slots, "", self.layers,
         )  # fmt: skip
 
-    async def start(self) -> None:
+    async def start(self, on_ready: Callable[[], None]) -> None:
         """Start the child and wait until it answers. Raises BadModel with the engine's own words if it does not."""
+        self._on_ready = on_ready
         self._make_socket_folder()
         self._state = "starting"
         try:
@@ -127,6 +130,7 @@ class EngineProcess:
         ]
         await self._wait_until_ready(process)
         self._state = "ready"
+        self._on_ready()
 
     async def _wait_until_ready(self, process: asyncio.subprocess.Process) -> None:
         deadline = time.monotonic() + self._start_seconds

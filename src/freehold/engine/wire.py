@@ -11,7 +11,7 @@ the engine have to wait.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import httptools
 
@@ -23,7 +23,8 @@ _UNREAD = 16 << 20
 class Exchange(asyncio.Protocol):
     """One request and its response. Iterate for the body; `close` ends it at once, wherever it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_done: Callable[[], None] | None = None):
+        self._on_done = on_done
         self.headers: dict[str, str] = {}
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
@@ -131,15 +132,24 @@ class Exchange(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Called by the parser."""
         self._done = True
+        if self._on_done is not None:
+            self._on_done()
 
 
-async def exchange(socket: str, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Exchange:
-    """Send a request and wait for the head of its response.
+async def exchange(
+    socket: str,
+    method: str,
+    path: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    on_done: Callable[[], None] | None = None,
+) -> Exchange:
+    """Send a request and wait for the head of its response. ``on_done`` is called when the response is complete.
 
     Raises:
         EngineFailed: nobody listens, or the connection broke before the head was complete.
     """
-    sent = Exchange()
+    sent = Exchange(on_done)
     try:
         await asyncio.get_running_loop().create_unix_connection(lambda: sent, socket)
         await sent.send(_head(method, path, len(body), headers), body)
