@@ -86,8 +86,8 @@ class Seat:
         """Could a call of that width begin now?"""
         if self.engine is None or self.yielding or not self.engine.ready:
             return False
-        free = self.engine.slots - sum(slot.width for slot in self.holding)
-        return free >= min(width, self.engine.slots)
+        taken = sum(slot.width for slot in self.holding)  # more than there are, where a call asks for them all
+        return max(self.engine.slots - taken, 0) >= min(width, self.engine.slots)
 
     def held(self) -> Counter[Caller]:
         """The slots that each caller holds."""

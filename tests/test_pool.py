@@ -1,0 +1,349 @@
+"""The pool: engines come up when they are called, share the memory, and slots are never lost."""
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+
+import pytest
+
+from freehold.config import CallerSettings, PoolSettings, QueueSettings
+from freehold.engine.pool import Pool
+from freehold.errors import BadModel, EngineUnready, Overloaded, QueueFull, RateLimited
+from freehold.lease import Leases
+from freehold.types import Caller, EngineState, Kind, Manifest, Request, Role, SeatView
+
+ANN, BOB = (Caller(f"key_{name}", name, Role.MEMBER) for name in ("ann", "bob"))
+MODELS = {name: Manifest(name, f"sha256:{name}", 1, "gguf", "test", False) for name in "abc"}
+
+
+class Engine:
+    """As much of an engine as the pool knows."""
+
+    def __init__(self, model: Manifest, house: "House"):
+        self.model, self.house = model, house
+        self.slots, self.need, self.ready = house.slots, house.need, False
+
+    async def start(self, on_ready):
+        if self.model.name in self.house.broken:
+            raise BadModel("It is damaged.")
+        await asyncio.sleep(self.house.start_seconds)
+        self.ready = True
+        self.house.log.append(f"{self.model.name} up")
+        self.on_ready = on_ready
+        on_ready()
+
+    async def stop(self):
+        self.ready = False
+        self.house.log.append(f"{self.model.name} down")
+
+    def state(self) -> EngineState:
+        state = "ready" if self.ready else "restarting"
+        return EngineState(self.model.name, self.model.digest, "test", state, 1, 0, 1, self.slots)
+
+
+class House:
+    """A pool of such engines, and leases on it."""
+
+    def __init__(self, *, slots=2, need=10, broken=(), start_seconds=0.0, callers=None, queue=None, **pool):
+        self.slots, self.need, self.broken, self.start_seconds = slots, need, broken, start_seconds
+        self.log: list[str] = []
+        self.made = 0
+        settings = PoolSettings(**{"memory_bytes": 25, "stay_seconds": 0} | pool)
+        self.pool = Pool(self.make, settings, QueueSettings(**queue or {}))
+        self.leases = Leases(self.pool, CallerSettings(**callers or {}))
+
+    def make(self, model, vectors, report):
+        self.made += 1
+        report("verifying", 1, 2)
+        return Engine(model, self)
+
+    def take(self, caller=ANN, model="a", kind=Kind.CHAT, n=1):
+        return self.leases.take("req_1", caller, Request(kind, model, {"n": n}), MODELS[model])
+
+    async def hold(self, seconds=0.0, **what):
+        async with self.take(**what) as lease:
+            await asyncio.sleep(seconds)
+            return lease
+
+    def seat(self, model="a"):
+        nobody = SeatView(MODELS[model], "text", "never called", 0, (), ())
+        return next((view for view in self.pool.views() if view.model.name == model), nobody)
+
+
+@asynccontextmanager
+async def open_house(**settings):
+    house = House(**settings)
+    await house.pool.start([])
+    try:
+        yield house
+    finally:
+        await house.pool.stop()
+
+
+def scenario(test):
+    """Run a coroutine as a test."""
+
+    def run():
+        asyncio.run(asyncio.wait_for(test(), 20))
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+async def until(check):
+    while not check():
+        await asyncio.sleep(0.001)
+
+
+@scenario
+async def test_an_engine_comes_up_at_its_first_call_and_those_who_come_meanwhile_wait():
+    """One start for all of them; each is told its place and what the engine was doing."""
+    async with open_house(start_seconds=0.05) as house:
+        leases = await asyncio.gather(*(house.hold() for _ in range(5)))
+        assert house.made == 1 and house.log == ["a up"]
+        assert sorted(lease.slot.place for lease in leases) == [1, 2, 3, 4, 5]
+        said = dict(leases[0].headers)["x-freehold-queue"]
+        assert 'engine="stopped"' in said and "waited_ms=" in said
+        assert (await house.hold()).headers == ()  # who does not wait is told nothing
+
+
+@scenario
+async def test_no_more_calls_at_once_than_slots():
+    """Whatever the number of callers; and none is left over at the end."""
+    async with open_house(slots=3) as house:
+        most = 0
+
+        async def one():
+            nonlocal most
+            async with house.take(random.choice([ANN, BOB]), n=random.choice([1, 1, 2])):
+                most = max(most, sum(2 if slot.width == 2 else 1 for slot in held()))
+                await asyncio.sleep(random.random() / 500)
+
+        def held():
+            return house.pool._seats["sha256:a", False].holding
+
+        await asyncio.gather(*(one() for _ in range(200)))
+        assert most == 3 and not held() and not house.seat().waiting
+
+
+@scenario
+async def test_one_caller_with_a_hundred_calls_does_not_delay_anothers_first():
+    """Bob's goes as soon as any of ann's running ones ends."""
+    async with open_house(slots=2) as house:
+        done = []
+
+        async def one(caller, name):
+            await house.hold(0.005, caller=caller)
+            done.append(name)
+
+        tasks = [asyncio.create_task(one(ANN, "ann")) for _ in range(100)]
+        await until(lambda: len(house.seat().waiting) == 98)
+        tasks.append(asyncio.create_task(one(BOB, "bob")))
+        await asyncio.gather(*tasks)
+        assert done.index("bob") <= 4
+
+
+@scenario
+async def test_a_full_line_sends_the_last_in_it_away():
+    """Which is the caller with the most, even when another came later; with a time to come back."""
+    async with open_house(slots=1, queue={"calls": 3}) as house:
+        await house.hold()  # it is up
+        tasks = [asyncio.create_task(house.hold(0.02)) for _ in range(4)]
+        await until(lambda: len(house.seat().waiting) == 3)
+        bob = asyncio.create_task(house.hold(caller=BOB))
+        found = await asyncio.gather(*tasks, bob, return_exceptions=True)
+        assert [isinstance(one, QueueFull) for one in found] == [False, False, False, True, False]
+        assert found[3].status == 429 and found[3].retry_after >= 1
+
+
+@scenario
+async def test_a_call_waits_so_long_and_no_longer():
+    """503, and it is out of the line."""
+    async with open_house(slots=1, queue={"seconds": 0.05}) as house:
+        holder = asyncio.create_task(house.hold(0.2))
+        await until(lambda: house.seat().holding)
+        with pytest.raises(Overloaded, match=r"waited 0\.05 s") as caught:
+            await house.hold()
+        assert caught.value.retry_after >= 1 and not house.seat().waiting
+        await holder
+
+
+@scenario
+async def test_whoever_leaves_while_waiting_or_holding_leaves_nothing_behind():
+    """A thousand calls, each cancelled at some moment: then as many slots as before, and the next call is served."""
+    async with open_house(slots=4, queue={"calls": 1000}) as house:
+        tasks = []
+        for number in range(1000):
+            tasks.append(asyncio.create_task(house.hold(0.002, caller=(ANN, BOB)[number % 2])))
+            if random.random() < 0.3:
+                await asyncio.sleep(0)
+            random.choice(tasks).cancel()
+        await asyncio.sleep(0.01)
+        for task in tasks:
+            if random.random() < 0.5:
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        view = house.seat()
+        assert view.holding == () and view.waiting == ()
+        await asyncio.gather(*(house.hold() for _ in range(4)))
+
+
+@scenario
+async def test_a_call_cancelled_in_the_moment_of_its_turn_gives_the_slot_on():
+    """Its turn has come but it has not heard of it yet."""
+    async with open_house(slots=1) as house:
+        async with house.take():
+            second = asyncio.create_task(house.hold())
+            third = asyncio.create_task(house.hold())
+            await until(lambda: len(house.seat().waiting) == 2)
+        second.cancel()  # the release above has just given it the slot
+        await third
+        assert house.seat().holding == ()
+
+
+@scenario
+async def test_releasing_twice_is_releasing_once():
+    """As when the engine is done before the client has read."""
+    async with open_house(slots=1) as house, house.take() as lease:
+        lease.engine_done()
+        async with house.take():
+            lease.release()
+            assert len(house.seat().holding) == 1
+
+
+@scenario
+async def test_counting_takes_no_slot_and_choices_take_one_each():
+    """And more choices than slots take them all."""
+    async with open_house(slots=2) as house, house.take(n=9):
+        assert (await house.hold(kind=Kind.COUNT)).slot.place == 0
+        waiting = asyncio.create_task(house.hold())
+        await until(lambda: house.seat().waiting)
+        waiting.cancel()
+
+
+@scenario
+async def test_the_least_recently_used_makes_room():
+    """There is memory for two: the third takes the place of the one that was called longest ago."""
+    async with open_house() as house:
+        for model in "abac":
+            await house.hold(model=model)
+        assert house.log == ["a up", "b up", "b down", "c up"]
+        assert sorted(state.model for state in house.pool.states()) == ["a", "c"]
+
+
+@scenario
+async def test_nobody_is_stopped_in_mid_call():
+    """The one who has to go answers what it has in hand, and then those in its line wait for it to come back."""
+    async with open_house(memory_bytes=15, slots=1) as house:
+        first = asyncio.create_task(house.hold(0.05))
+        await until(lambda: house.seat().holding)
+        queued = asyncio.create_task(house.hold())
+        other = asyncio.create_task(house.hold(model="b"))
+        await asyncio.sleep(0.03)
+        assert house.log == ["a up"]
+        await asyncio.gather(first, queued, other)
+        assert house.log == ["a up", "a down", "b up", "b down", "a up"]
+
+
+@scenario
+async def test_an_engine_with_callers_stays_a_while_before_it_makes_room():
+    """So that two models that fight for the memory each get something done."""
+    async with open_house(memory_bytes=15, slots=1, stay_seconds=0.2) as house:
+        begun = asyncio.get_running_loop().time()
+        stop = begun + 0.15
+
+        async def busy():
+            while asyncio.get_running_loop().time() < stop:
+                await house.hold(0.005)
+
+        keep = asyncio.create_task(busy())
+        await until(lambda: house.seat().holding)
+        other = asyncio.create_task(house.hold(model="b"))
+        await keep
+        assert "a down" not in house.log
+        await other
+
+
+@scenario
+async def test_a_model_that_can_never_fit_says_so():
+    """With the figures."""
+    async with open_house(need=2_000_000_000) as house:
+        with pytest.raises(EngineUnready, match=r"needs 2\.0 GB"):
+            await house.hold()
+
+
+@scenario
+async def test_a_model_that_does_not_come_up_says_why_to_all_who_wait():
+    """And the next call tries again."""
+    async with open_house(broken=["a"]) as house:
+        found = await asyncio.gather(*(house.hold() for _ in range(3)), return_exceptions=True)
+        assert [type(one) for one in found] == [EngineUnready] * 3 and "It is damaged." in found[0].message
+        house.broken = ()
+        await house.hold()
+
+
+@scenario
+async def test_an_idle_engine_is_stopped_and_comes_back():
+    """After idle_seconds without a call."""
+    async with open_house(idle_seconds=0.05) as house:
+        await house.hold()
+        await until(lambda: "a down" in house.log)
+        await house.hold()
+        assert house.log == ["a up", "a down", "a up"]
+
+
+@scenario
+async def test_calls_wait_while_their_engine_restarts():
+    """Until it says that it is ready again."""
+    async with open_house() as house:
+        await house.hold()
+        engine = next(iter(house.pool._seats.values())).engine
+        engine.ready = False
+        waiting = asyncio.create_task(house.hold())
+        await until(lambda: house.seat().waiting)
+        assert house.pool.restarting == ["restarting"] and not waiting.done()
+        engine.ready = True
+        engine.on_ready()
+        assert (await waiting).slot.found == "restarting"
+
+
+@scenario
+async def test_stopping_sends_away_whoever_waits():
+    """In the middle of a start too."""
+    async with open_house(start_seconds=30) as house:
+        waiting = asyncio.create_task(house.hold())
+        await until(lambda: house.seat().stage == "starting")
+        await house.pool.stop()
+        with pytest.raises(EngineUnready, match="stopping"):
+            await waiting
+
+
+@scenario
+async def test_vectors_have_an_engine_of_their_own():
+    """Its batches hold a whole text, which would make those who talk wait."""
+    async with open_house() as house:
+        await house.hold()
+        await house.hold(kind=Kind.EMBEDDING)
+        assert house.log == ["a up", "a up"]
+        assert sorted(view.purpose for view in house.pool.views()) == ["text", "vectors"]
+
+
+@scenario
+async def test_a_caller_may_have_so_many_calls_in_hand():
+    """Those that wait included; another caller is not touched by it."""
+    async with open_house(callers={"calls_at_once": 2}) as house, house.take(), house.take():
+        with pytest.raises(RateLimited, match="may have 2"):
+            await house.hold()
+        waiting = asyncio.create_task(house.hold(caller=BOB))
+        await until(lambda: house.seat().waiting)
+        waiting.cancel()
+
+
+@scenario
+async def test_a_caller_may_begin_so_many_calls_in_a_minute():
+    """Then it is told when to come back; two hundred at once do not race past it."""
+    async with open_house(slots=100, callers={"calls_per_minute": 60}) as house:
+        found = await asyncio.gather(*(house.hold() for _ in range(200)), return_exceptions=True)
+        refused = [one for one in found if isinstance(one, RateLimited)]
+        assert len(refused) == 140 and {one.retry_after for one in refused} == {1}
+        await house.hold(caller=BOB)
