@@ -2,16 +2,15 @@
 
 import json
 
-import msgspec
 import pytest
 from harness import MODEL, ask, until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.engine import assemble, llamacpp, opening, schema
+from freehold.engine import llamacpp, opening, schema
 from freehold.engine.template import Template, for_model
 from freehold.errors import BadRequest, ContextExceeded, EngineFailed, Unsupported
-from freehold.types import Kind, Request, Usage
+from freehold.types import Kind, Request
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 OURS = for_model(CHATML)
@@ -183,40 +182,6 @@ def test_any_json_is_a_schema_to_be_judged_and_never_a_crash(value):
         schema.check(value, "tools")
     except BadRequest:
         return
-
-
-def test_several_choices_are_put_together_from_a_stream():
-    """Text, calls, logprobs and finish reasons, each to its own choice."""
-    made = assemble.Assembler(Kind.CHAT)
-
-    def send(index: int, delta: dict, finish: str | None = None, **more) -> None:
-        event = {
-            "id": "c",
-            "created": 1,
-            "model": "m",
-            "choices": [{"index": index, "delta": delta, "finish_reason": finish, **more}],
-        }
-        line = b"data: " + msgspec.json.encode(event) + b"\n\n"
-        made.read(line[:10])
-        made.read(line[10:])
-
-    send(1, {"role": "assistant", "content": None})
-    send(0, {"content": "Hel"}, logprobs={"content": [{"token": "Hel"}]})
-    send(0, {"content": "lo"}, logprobs={"content": [{"token": "lo"}]})
-    send(1, {"tool_calls": [{"index": 0, "id": "t", "function": {"name": "f", "arguments": '{"a"'}}]})
-    send(1, {"tool_calls": [{"index": 0, "function": {"arguments": ": 1}"}}]})
-    send(1, {}, "tool_calls")
-    send(0, {}, "stop")
-    made.read(b"data: [DONE]\n\n")
-    whole = json.loads(made.answer(Usage(7, 5, 2)))
-    first, second = whole["choices"]
-    assert (
-        first["message"]["content"] == "Hello"
-        and first["finish_reason"] == "stop"
-        and len(first["logprobs"]["content"]) == 2
-    )
-    assert second["message"]["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"a": 1}'}
-    assert whole["usage"]["total_tokens"] == 12 and whole["usage"]["prompt_tokens_details"] == {"cached_tokens": 2}
 
 
 SPARKLE = {"type": "json_schema", "json_schema": {"schema": {"const": "✨"}}}

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from freehold.engine.meter import Meter
+from freehold.engine.sse import Events
 from freehold.types import Usage
 
 
@@ -68,16 +69,17 @@ def test_a_stream_is_counted_however_it_is_cut(kind, size):
     """And known to be complete at its end."""
     stream, usage = STREAMS[kind]
     meter = Meter()
+    stream_events = Events()
     for start in range(0, len(stream), size):
         assert not meter.complete or start > len(stream) - 400  # an end in sight
-        meter.read(stream[start : start + size])
+        meter.read(stream_events.read(stream[start : start + size]))
     assert meter.usage == usage and meter.complete and not meter.failure
 
 
 def test_a_stream_of_messages_that_breaks_off_is_counted_by_its_pieces():
     """One event a token."""
     meter = Meter()
-    meter.read(events({"type": "content_block_delta"}, {"type": "content_block_delta"}))
+    meter.read(Events().read(events({"type": "content_block_delta"}, {"type": "content_block_delta"})))
     assert meter.usage.completion == 2 and not meter.complete
 
 
@@ -106,7 +108,7 @@ def test_text_that_looks_like_a_count_is_not_one():
     """In a delta, escaped as JSON strings are."""
     meter = Meter()
     text = '"timings":{"predicted_n":99},"usage":{"output_tokens":99}'
-    meter.read(events({"choices": [{"index": 0, "delta": {"content": text}}]}))
+    meter.read(Events().read(events({"choices": [{"index": 0, "delta": {"content": text}}]})))
     assert meter.usage == Usage()
 
 
@@ -120,5 +122,7 @@ def test_a_count_beyond_reason_is_bounded():
 def test_an_error_in_the_stream_is_a_failure_and_what_cannot_be_read_is_passed_over():
     """The bytes go through either way."""
     meter = Meter()
-    meter.read(b"data: {not json}\n\nevent: x\n: comment\n" + events({"error": {"message": "out of memory"}}))
+    meter.read(
+        Events().read(b"data: {not json}\n\nevent: x\n: comment\n" + events({"error": {"message": "out of memory"}}))
+    )
     assert meter.failure == "out of memory"

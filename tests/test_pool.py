@@ -57,8 +57,13 @@ class House:
         report("verifying", 1, 2)
         return Engine(model, self)
 
-    def take(self, caller=ANN, model="a", kind=Kind.CHAT, n=1):
-        return self.leases.take("req_1", caller, Request(kind, model, {"n": n}), MODELS[model])
+    @asynccontextmanager
+    async def take(self, caller=ANN, model="a", kind=Kind.CHAT, n=1):
+        lease = await self.leases.take("req_1", caller, Request(kind, model, {"n": n}), MODELS[model])
+        try:
+            yield lease
+        finally:
+            lease.release()
 
     async def hold(self, seconds=0.0, **what):
         async with self.take(**what) as lease:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from freehold import policy, route
 from freehold.engine.base import Reply
 from freehold.errors import Forbidden, FreeholdError, Refused
-from freehold.lease import Leases
+from freehold.lease import Lease, Leases
 from freehold.ledger import Ledger
 from freehold.types import Caller, Kind, Manifest, Outcome, Request, Settlement, Usage
 
@@ -47,6 +47,7 @@ async def answer(
     """
     tally = _Tally()
     failure: FreeholdError | None = None
+    lease: Lease | None = None
     last = b""  # what makes the answer whole is sent when the entry is settled
     entry = house.ledger.open(call_id, caller, kind)
     try:
@@ -56,22 +57,19 @@ async def answer(
         decision = policy.decide(caller, request)
         if not decision.allowed:
             raise Forbidden(decision.reason)
-        tally.manifest = model = route.find(request, house.models()).model
-        async with (
-            house.leases.take(call_id, caller, request, model) as lease,
-            lease.engine.ask(request, lease.engine_done) as reply,
-        ):
-            tally.reply = reply
-            async for piece in reply:
-                if tally.first is None:
-                    if request.stream:
-                        await entry.on_disk()
-                    tally.first_byte()
-                    yield Beginning(reply.media_type, lease.headers)
-                if reply.complete:
-                    last += piece
-                else:
-                    yield piece
+        tally.manifest = route.find(request, house.models()).model
+        lease = await house.leases.take(call_id, caller, request, tally.manifest)
+        reply = tally.reply = await lease.engine.ask(request, lease.engine_done)
+        while piece := await reply.read():
+            if tally.first is None:
+                if request.stream:
+                    await entry.on_disk()
+                tally.first_byte()
+                yield Beginning(reply.media_type, lease.headers)
+            if reply.complete:
+                last += piece
+            else:
+                yield piece
         tally.outcome = Outcome.ANSWERED if reply.complete and not reply.failure else Outcome.FAILED
     except FreeholdError as error:
         failure = error
@@ -80,6 +78,10 @@ async def answer(
         tally.fault(FreeholdError("An unexpected fault."))
         raise
     finally:
+        if tally.reply is not None:
+            await tally.reply.close()
+        if lease is not None:
+            lease.release()
         entry.settle(tally.settlement())
     await entry.on_disk()
     if failure is not None:

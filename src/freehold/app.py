@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -161,6 +162,8 @@ class _Running:
             with self.opened.home.announced(running):
                 if await self._bring_up(stop):
                     admin.is_up = True
+                    gc.collect()
+                    gc.freeze()  # what is there now stays, and need not be looked through again and again
                     self.host.ready(address, self.layers, self.pool.states(), len(self.house.models()))
                     await stop.wait()
                     self.host.stopping()

@@ -19,6 +19,7 @@ from freehold.store import Query, Store, keys
 from freehold.types import Caller, Role
 
 PREFIX = "fh_"
+_REMEMBER = 1.0  # seconds
 _BY_HASH = select(keys.c.id, keys.c.name, keys.c.role, keys.c.revoked_at).where(keys.c.hash == bindparam("wanted"))
 
 
@@ -33,12 +34,17 @@ class Key(Struct, frozen=True):
 
 
 class KeyRing:
-    """The keys of one store. Every look-up asks the database, so a revoked key stops at the next request."""
+    """The keys of one store. A revoked key stops at its next request: whoever changes a key touches the store, and
+    what is remembered of keys is forgotten then, and after a second in any case. Where a store cannot be touched
+    (PostgreSQL) nothing is remembered."""
 
     def __init__(self, store: Store, ledger: Ledger):
         self._store = store
         self._ledger = ledger
         self._query: Query | None = None
+        self._known: dict[str, Caller] = {}
+        self._version: int | None = None
+        self._forget_at = 0.0
         self._session: dict[str, Caller] = {}
 
     def caller(self, token: str | None) -> Caller:
@@ -51,6 +57,22 @@ class KeyRing:
         if not token:
             raise Unauthenticated("No key was sent.")
         wanted = hash_of(token)
+        if known := self._remembered(wanted):
+            return known
+        caller = self._asked(wanted)
+        if self._version is not None:
+            self._known[wanted] = caller
+        return caller
+
+    def _remembered(self, wanted: str) -> Caller | None:
+        """Whoever the key belonged to a moment ago, if no key has changed since."""
+        version, now = self._store.version(), time.monotonic()
+        if version != self._version or now > self._forget_at:
+            self._known.clear()
+            self._version, self._forget_at = version, now + _REMEMBER
+        return self._known.get(wanted)
+
+    def _asked(self, wanted: str) -> Caller:
         if known := self._session.get(wanted):
             return known
         row = self._look_up(wanted)
@@ -97,6 +119,7 @@ class KeyRing:
             detail={"name": name, "role": role.value},
             with_it=lambda connection: connection.execute(insert(keys).values(row)),
         )
+        self._store.touch()
         return key, token
 
     def list(self) -> list[Key]:
@@ -121,6 +144,7 @@ class KeyRing:
                 update(keys).where(keys.c.id == key.id).values(revoked_at=at)
             ),
         )
+        self._store.touch()
         return Key(key.id, key.name, key.role, key.created_at, at)
 
     def close(self) -> None:

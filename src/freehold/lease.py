@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from freehold.config import CallerSettings
 from freehold.engine.base import Engine
@@ -63,9 +61,8 @@ class Leases:
         self._in_hand: dict[str, set[Lease]] = {}  # by the caller's id
         self._due: dict[str, float] = {}  # by the caller's id; see `_keep_pace`
 
-    @asynccontextmanager
-    async def take(self, call_id: str, caller: Caller, request: Request, model: Manifest) -> AsyncIterator[Lease]:
-        """Hold a lease for as long as the block lasts, waiting for the engine's slot if need be.
+    async def take(self, call_id: str, caller: Caller, request: Request, model: Manifest) -> Lease:
+        """Take a lease, waiting for the engine's slot if need be. Whoever took it releases it.
 
         Raises:
             RateLimited: the caller has as many calls as it may have, or the line is full.
@@ -76,9 +73,10 @@ class Leases:
         lease = Lease(in_hand)
         try:
             lease.slot = await self.pool.take(call_id, caller, request.kind, _width(request), model)
-            yield lease
-        finally:
+        except BaseException:
             lease.release()
+            raise
+        return lease
 
     def _admit(self, caller: Caller, in_hand: set[Lease]) -> None:
         most = self._limits.calls_at_once

@@ -14,7 +14,7 @@ are found only against a head that was kept elsewhere.
 from __future__ import annotations
 
 import hashlib
-import os
+import random
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,7 +34,7 @@ WINDOW = 0.05  # seconds that an entry may be in memory alone while nobody waits
 
 def new_id(prefix: str) -> str:
     """An identifier that sorts by the time it was made: ``prefix_`` + 12 hex digits of ms + 16 random ones."""
-    return f"{prefix}_{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"
+    return f"{prefix}_{time.time_ns() // 1_000_000:012x}{random.getrandbits(64):016x}"
 
 
 class Entry:

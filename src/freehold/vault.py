@@ -26,6 +26,7 @@ WEIGHT_TYPE = "application/vnd.cncf.model.weight.v1.raw"
 REF_NAME = "org.opencontainers.image.ref.name"
 FACTS = "dev.freehold.manifest"  # our own record of the model, whole, as JSON
 _CHUNK = 1 << 20
+_MOMENT = 0.1  # seconds
 
 Progress = Callable[[int, int], None]
 
@@ -35,7 +36,9 @@ class Vault:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self._index_file = str(folder / "index.json")
         self._models: dict[str, Manifest] = {}
+        self._look_at = 0.0
         self._version: tuple[int, int, int] | None = None
 
     def put(self, file: Path, manifest: Manifest) -> Manifest:
@@ -64,9 +67,14 @@ class Vault:
         return sorted((msgspec.json.decode(fact, type=Manifest) for fact in facts), key=lambda known: known.name)
 
     def models(self) -> dict[str, Manifest]:
-        """Every admitted model by name, read again only when the index has changed."""
+        """Every admitted model by name, at most a moment old: the index is looked at again after `_MOMENT`, and read
+        again if it has changed."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return self._models
+        self._look_at = now + _MOMENT
         try:
-            found = (self.folder / "index.json").stat()
+            found = os.stat(self._index_file)
             version = (found.st_ino, found.st_size, found.st_mtime_ns)
         except OSError:
             version = None

@@ -264,7 +264,7 @@ class Connection(asyncio.Protocol):
         path = self._target.partition(b"?")[0].decode("latin-1")
         method = self._parser.get_method().decode("latin-1")
         version = self._parser.get_http_version()
-        return HttpRequest(new_id("req"), method, path, self._headers, bytes(self._body), version, self._admitted)
+        return HttpRequest(self._id, method, path, self._headers, bytes(self._body), version, self._admitted)
 
     def _ask_gate(self) -> None:
         try:
@@ -274,6 +274,7 @@ class Connection(asyncio.Protocol):
 
     def _begin_message(self) -> None:
         self.server.buffered -= len(self._body)
+        self._id = new_id("req")
         self._target = b""
         self._headers: dict[str, str] = {}
         self._body = bytearray()
@@ -370,7 +371,8 @@ class Connection(asyncio.Protocol):
         if isinstance(response.body, bytes):
             body = b"" if request.method == "HEAD" else response.body
             self._transport.write(_head(request.id, response, keep_alive, len(response.body)) + body)
-            await self._drain()
+            if not self._writable.is_set():
+                await self._drain()
             return keep_alive
         chunked = request.version != "1.0"
         head = _head(request.id, response, keep_alive and chunked, None if chunked else -1)
@@ -405,9 +407,8 @@ class Connection(asyncio.Protocol):
     def _refuse(self, error: FreeholdError) -> None:
         """Answer a request that never became one, and close."""
         self._refused = True
-        request_id = new_id("req")
-        response = self.server.on_error(self._target.partition(b"?")[0].decode("latin-1"), request_id, error)
-        self._transport.write(_head(request_id, response, False, len(response.body)) + response.body)
+        response = self.server.on_error(self._target.partition(b"?")[0].decode("latin-1"), self._id, error)
+        self._transport.write(_head(self._id, response, False, len(response.body)) + response.body)
         self._loop.call_later(_LINGER, self.end)
         if self._transport.can_write_eof():
             self._transport.write_eof()

@@ -19,30 +19,13 @@ class Whole(Protocol):
     """Takes in the events of one stream, and gives the answer that they make."""
 
     def take(self, event: dict[str, Any]) -> None:
-        """Take in one event."""
+        """Take in one event, decoded."""
 
     def document(self, usage: Usage) -> dict[str, Any]:
         """The answer, with the usage as it was counted."""
 
 
-class Assembler:
-    """Reads a stream as it comes, for the kind of answer that it makes."""
-
-    def __init__(self, kind: Kind):
-        self._whole: Whole = _WHOLES[kind]()
-        self._tail = b""
-
-    def read(self, piece: bytes) -> None:
-        """Take in the next bytes; an event may be cut anywhere."""
-        lines = (self._tail + piece).split(b"\n")
-        self._tail = lines.pop()
-        for line in lines:
-            if line.startswith(b"data: {"):
-                self._whole.take(msgspec.json.decode(line[6:]))
-
-    def answer(self, usage: Usage) -> bytes:
-        """The whole answer as JSON."""
-        return msgspec.json.encode(self._whole.document(usage))
+_COMMON = ("id", "created", "model", "system_fingerprint")
 
 
 class Completion:
@@ -57,13 +40,16 @@ class Completion:
 
     def take(self, event: dict[str, Any]) -> None:
         """See `Whole.take`."""
-        for name in ("id", "created", "model", "system_fingerprint"):
-            if name in event:
-                self._base.setdefault(name, event[name])
-        self._timings = event.get("timings", self._timings)
+        if not self._base:
+            self._base = {name: event[name] for name in _COMMON if name in event}
+        if "timings" in event:
+            self._timings = event["timings"]
         for part in event.get("choices", ()):
-            choice = self._choices.setdefault(part["index"], self._new(part["index"]))
-            choice["finish_reason"] = part.get("finish_reason") or choice["finish_reason"]
+            choice = self._choices.get(part["index"])
+            if choice is None:
+                choice = self._choices[part["index"]] = self._new(part["index"])
+            if part.get("finish_reason"):
+                choice["finish_reason"] = part["finish_reason"]
             if part.get("logprobs"):
                 kept = choice.get("logprobs") or choice.setdefault("logprobs", {"content": []})
                 kept["content"] += part["logprobs"].get("content") or []
@@ -97,7 +83,9 @@ class ChatCompletion(Completion):
         return {"index": index, "finish_reason": None, "message": {"role": "assistant", "content": None}}
 
     def _add(self, choice: dict[str, Any], part: dict[str, Any]) -> None:
-        message, delta = choice["message"], part.get("delta") or {}
+        message, delta = choice["message"], part.get("delta")
+        if not delta:
+            return
         for name in ("content", "reasoning_content"):
             if delta.get(name):
                 message[name] = (message.get(name) or "") + delta[name]
@@ -176,13 +164,12 @@ class Message:
             block[name] = block.get(name, "") + delta[name]
 
 
-_WHOLES: dict[Kind, type[Whole]] = {
+WHOLES: dict[Kind, type[Whole]] = {
     Kind.CHAT: ChatCompletion,
     Kind.COMPLETION: Completion,
     Kind.RESPONSE: Response,
     Kind.MESSAGE: Message,
 }
-KINDS = frozenset(_WHOLES)
 
 
 def _input(text: str) -> Any:

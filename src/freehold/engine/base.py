@@ -6,15 +6,14 @@ An engine takes a checked `Request` and gives a `Reply`, whose bytes are in the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 from typing import Protocol
 
 from freehold.types import EngineState, Manifest, Request, Usage
 
 
 class Reply(Protocol):
-    """An answer on its way. Iterate for its bytes; ``usage`` grows as they pass and is final at the end."""
+    """An answer on its way. ``usage`` grows as its bytes are read and is final at the end."""
 
     media_type: str
 
@@ -30,8 +29,11 @@ class Reply(Protocol):
     def failure(self) -> str:
         """What the engine said went wrong after it had begun to answer; empty if nothing did."""
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        """The bytes, as they come. Raises EngineFailed if the engine breaks off."""
+    async def read(self) -> bytes:
+        """The next bytes, as they come; none at the end. Raises EngineFailed if the engine breaks off."""
+
+    async def close(self) -> None:
+        """Be done with it. Before its end this abandons the work in the engine, and ``usage`` is what was done."""
 
 
 class Engine(Protocol):
@@ -58,11 +60,11 @@ class Engine(Protocol):
     def state(self) -> EngineState:
         """Where it is in its life."""
 
-    def ask(self, request: Request, on_done: Callable[[], None]) -> AbstractAsyncContextManager[Reply]:
-        """Put a request to the engine. Leaving the context early abandons the work in the engine. ``on_done`` is
-        called when the engine has said its last, which may be long before the client has read it.
+    async def ask(self, request: Request, on_done: Callable[[], None]) -> Reply:
+        """Put a request to the engine; whoever got the reply closes it. ``on_done`` is called when the engine has
+        said its last, which may be long before the client has read it.
 
-        Raises on entering:
+        Raises:
             EngineUnready: it is starting or restarting.
             EngineFailed: it died, or broke off before it answered.
             BadRequest: it refuses the request, and its reason is the message.

@@ -210,7 +210,7 @@ class Talk(asyncio.Protocol):
     def _say(self, job: Job, step: bytes | int) -> None:
         if isinstance(step, int):
             self._mock.count(job)
-        else:
+        elif not self._transport.is_closing():
             self._transport.write(step)
 
     def _stream(self, job: Job) -> Iterator[bytes | int]:

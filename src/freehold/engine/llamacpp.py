@@ -11,16 +11,14 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from freehold.config import EngineSettings
-from freehold.engine import assemble, conversation, memory, opening, schema, tooling, wire
+from freehold.engine import assemble, conversation, memory, opening, schema, sse, tooling, wire
 from freehold.engine.child import Order
 from freehold.engine.meter import Meter
 from freehold.engine.process import EngineProcess
@@ -104,41 +102,33 @@ class LlamaCpp:
             self._process.state(), template=self.template.says, purpose=purpose, need=self.need
         )
 
-    @asynccontextmanager
-    async def ask(self, request: Request, on_done: Callable[[], None]) -> AsyncIterator[Answer]:
+    async def ask(self, request: Request, on_done: Callable[[], None]) -> Answer:
         """See `base.Engine.ask`."""
         if not self._process.ready:
             raise EngineUnready(f"The engine of {self.model.name} is {self.state().state}.")
         content = msgspec.json.encode(self.body(request))
         exchange = await self._send("POST", PATHS[request.kind], content, on_done)
-        answer = None
+        if exchange.status == 200:
+            return Answer(self, exchange, request, content)
         try:
-            if exchange.status != 200:
-                raise refusal(exchange.status, await exchange.body())
-            answer = Answer(exchange, request, partial(self._count_prompt, content))
-            yield answer
+            raise refusal(exchange.status, await exchange.body())
         finally:
-            if answer is not None and not answer.complete:
-                await self._count_abandoned(request, answer)
             exchange.close()
+
+    async def count_prompt(self, content: bytes) -> int:
+        """The tokens of a prompt of /v1/messages, asked for beside the call."""
+        return int((await self._look("POST", PATHS[Kind.COUNT], content)).get("input_tokens", 0))
+
+    async def at_work(self) -> list[dict[str, Any]]:
+        """The engine's own list of its slots; empty if it does not say."""
+        with contextlib.suppress(EngineFailed, TimeoutError, msgspec.MsgspecError):
+            return await asyncio.wait_for(self._look("GET", "/slots"), _SLOTS_SECONDS)
+        return []
 
     async def _send(
         self, method: str, path: str, content: bytes, on_done: Callable[[], None] | None = None
     ) -> wire.Exchange:
         return await wire.exchange(self._process.socket, method, path, content, self._process.headers, on_done)
-
-    async def _count_prompt(self, content: bytes) -> int:
-        """The tokens of a prompt of /v1/messages, asked for beside the call."""
-        return int((await self._look("POST", PATHS[Kind.COUNT], content)).get("input_tokens", 0))
-
-    async def _count_abandoned(self, request: Request, answer: Answer) -> None:
-        """The count of an answer that nobody waits for any more. In /v1/messages the engine says it at the end
-        alone, and an event may stand for several tokens; until the exchange is closed its slot knows."""
-        answer.drain()
-        if request.kind is Kind.MESSAGE and self._process.ready:
-            with contextlib.suppress(EngineFailed, TimeoutError, msgspec.MsgspecError):
-                slots = await asyncio.wait_for(self._look("GET", "/slots"), _SLOTS_SECONDS)
-                answer.recount(slots, request.body["max_tokens"])
 
     async def _look(self, method: str, path: str, content: bytes = b"") -> Any:
         """A question to the engine beside its calls."""
@@ -152,15 +142,19 @@ class LlamaCpp:
 class Answer:
     """A `base.Reply` over one exchange."""
 
-    def __init__(self, exchange: wire.Exchange, request: Request, count_prompt: Callable[[], Awaitable[int]]):
-        self._exchange = exchange
-        self._request = request
-        self._count_prompt = count_prompt
+    __slots__ = (
+        "_content", "_ended", "_engine", "_events", "_exchange", "_first", "_meter", "_request", "_whole", "media_type",
+    )  # fmt: skip
+
+    def __init__(self, engine: LlamaCpp, exchange: wire.Exchange, request: Request, content: bytes):
+        self._engine, self._exchange, self._request, self._content = engine, exchange, request, content
         self._meter = Meter()
-        self._assembler = None
+        self._events = sse.Events()
+        self._first, self._ended = True, False
+        self._whole: assemble.Whole | None = None  # of what comes as a stream and is asked for whole
         self.media_type = exchange.media_type
         if is_streamed(request) and not request.stream:
-            self._assembler = assemble.Assembler(request.kind)
+            self._whole = assemble.WHOLES[request.kind]()
             self.media_type = "application/json"
 
     @property
@@ -178,57 +172,72 @@ class Answer:
         """What the engine said went wrong in mid-stream."""
         return self._meter.failure
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def read(self) -> bytes:
+        """See `base.Reply.read`."""
         if not is_streamed(self._request):
-            answer = await self._exchange.body()
-            self._meter.read_answer(answer)
-            yield answer
-            return
-        async for piece in self._stream():
-            self._meter.read(piece)
-            if self._assembler is None:
-                yield piece
-            else:
-                self._assembler.read(piece)
-        if self._assembler is not None:
-            yield self._whole()
+            if answer := await self._exchange.body():
+                self._meter.read_answer(answer)
+            return answer
+        if self._whole is None:
+            piece = await self._exchange.read()
+            if self._first:
+                self._first = False
+                piece = await self._with_opening(piece)
+            self._counted(piece)
+            return piece
+        if self._ended:
+            return b""
+        self._ended = True
+        events = self._counted(await self._with_opening(await self._exchange.body()))
+        for event in events:
+            if event != sse.DONE:
+                self._whole.take(msgspec.json.decode(event))
+        if self._meter.failure or not self._meter.complete:
+            raise EngineFailed(f"The engine broke off: {self._meter.failure or 'its answer is not complete'}.")
+        return msgspec.json.encode(self._whole.document(self._meter.usage))
 
-    def drain(self) -> None:
-        """Count what has arrived and will not be read."""
-        if is_streamed(self._request):
-            self._meter.read(self._exchange.arrived())
+    async def close(self) -> None:
+        """See `base.Reply.close`."""
+        if not self.complete and is_streamed(self._request):
+            self._counted(self._exchange.arrived())
+            if self._request.kind is Kind.MESSAGE and not self.complete:
+                self._recount(await self._engine.at_work())
+        self._exchange.close()
 
-    def recount(self, slots: list[dict[str, Any]], limit: int) -> None:
-        """Take the count from the engine's own list of its slots: ours has this prompt and this limit, and where
-        several have, the one that is nearest to what was seen."""
+    def _counted(self, piece: bytes) -> list[bytes]:
+        """The events in the next bytes of the stream, counted."""
+        events = self._events.read(piece)
+        self._meter.read(events)
+        return events
+
+    async def _with_opening(self, piece: bytes) -> bytes:
+        """The first bytes of a stream, with the opening event if the engine left it out."""
+        if not opening.is_missing(self._request, piece):
+            return piece
+        return opening.event(self._request, piece, await self._count_prompt()) + piece
+
+    async def _count_prompt(self) -> int:
+        return await self._engine.count_prompt(self._content) if self._request.kind is Kind.MESSAGE else 0
+
+    def _recount(self, slots: list[dict[str, Any]]) -> None:
+        """The count of a message that was left. /v1/messages says it at its end alone, and an event may stand for
+        several tokens; until the exchange is closed its slot knows. Ours has this prompt and this limit, and where
+        several have, it is the one that is nearest to what was seen."""
         seen = self._meter.usage
-        alike = [
+        counts = [
             slot["next_token"][0]["n_decoded"]
             for slot in slots
             if slot.get("is_processing")
-            and slot["params"]["n_predict"] == limit
+            and slot["params"]["n_predict"] == self._request.body["max_tokens"]
             and slot["n_prompt_tokens_processed"] + slot["n_prompt_tokens_cache"] in (seen.prompt, 0)
         ]
-        if counts := [count for count in alike if count >= seen.completion]:
+        if counts := [count for count in counts if count >= seen.completion]:
             self._meter.set_completion(min(counts))
-
-    async def _stream(self) -> AsyncIterator[bytes]:
-        first = True
-        async for piece in self._exchange:
-            if first and opening.is_missing(self._request, piece):
-                yield opening.event(self._request, piece, await self._count_prompt())
-            first = False
-            yield piece
-
-    def _whole(self) -> bytes:
-        if self._meter.failure or not self._meter.complete:
-            raise EngineFailed(f"The engine broke off: {self._meter.failure or 'its answer is not complete'}.")
-        return self._assembler.answer(self._meter.usage)
 
 
 def is_streamed(request: Request) -> bool:
     """Is this asked of the engine as a stream, whether or not the client wants one? See `assemble`."""
-    return request.kind in assemble.KINDS
+    return request.kind in assemble.WHOLES
 
 
 def dialect(request: Request, *, slots: int, template: Template) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
+from freehold.engine import sse
 from freehold.types import Usage
 
 
@@ -44,6 +45,9 @@ class _Inner(Struct):
     usage: _Usage | None = None
 
 
+_NO_ERROR = msgspec.Raw()
+
+
 class _Event(Struct):
     type: str = ""
     usage: _Usage | None = None
@@ -52,7 +56,7 @@ class _Event(Struct):
     message: _Inner | None = None  # Anthropic's message_start
     response: _Inner | None = None  # OpenAI's response.completed
     input_tokens: int | None = None  # count_tokens
-    error: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = _NO_ERROR
 
 
 _LAST = frozenset({"message_stop", "response.completed"})  # chat and completions end with [DONE]
@@ -61,7 +65,7 @@ _error = msgspec.json.Decoder(dict)
 
 
 class Meter:
-    """Counts of one call. Feed it a whole JSON answer (`read_answer`) or a stream as it comes (`read`)."""
+    """Counts of one call. Feed it a whole JSON answer (`read_answer`) or the events of a stream (`read`)."""
 
     def __init__(self) -> None:
         self.failure = ""
@@ -69,7 +73,6 @@ class Meter:
         self._prompt = 0
         self._cached = 0
         self._completion: dict[int, int] = {}  # by choice
-        self._tail = b""
 
     @property
     def usage(self) -> Usage:
@@ -80,15 +83,13 @@ class Meter:
         """The engine's own count of the answer's tokens, learned elsewhere."""
         self._completion = {0: count}
 
-    def read(self, piece: bytes) -> None:
-        """Take in the next bytes of an event stream; an event may be cut anywhere."""
-        lines = (self._tail + piece).split(b"\n")
-        self._tail = lines.pop()
-        for line in lines:
-            if line.startswith(b"data: {") and (event := _decode(line[6:])):
-                self._take(event)
-            elif line == b"data: [DONE]":
+    def read(self, events: list[bytes]) -> None:
+        """Take in the next events of a stream; see `sse.Events`."""
+        for data in events:
+            if data == sse.DONE:
                 self.complete = True
+            elif event := _decode(data):
+                self._take(event)
 
     def read_answer(self, answer: bytes) -> None:
         """Take in a whole JSON answer."""
@@ -102,13 +103,14 @@ class Meter:
             self._prompt = event.input_tokens
 
     def _take(self, event: _Event) -> None:
-        if bytes(event.error) not in (b"", b"null"):
+        if event.error is not _NO_ERROR and bytes(event.error) not in (b"", b"null"):
             self.failure = _message(event.error)
-        if event.type in _LAST:
-            self.complete = True
-        for inner in (event.message, event.response):
-            if inner is not None and inner.usage is not None:
-                self._count_usage(inner.usage)
+        if event.type:
+            if event.type in _LAST:
+                self.complete = True
+            for inner in (event.message, event.response):
+                if inner is not None and inner.usage is not None:
+                    self._count_usage(inner.usage)
         if event.timings is not None and (event.choices or event.type):
             self._prompt = event.timings.prompt_n + event.timings.cache_n
             self._cached = event.timings.cache_n

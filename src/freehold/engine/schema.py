@@ -60,7 +60,7 @@ def _check_bounds(node: dict[str, Any], param: str) -> None:
     for low_name, high_name in _SIZES:
         low, high = node.get(low_name), node.get(high_name)
         for name, value in ((low_name, low), (high_name, high)):
-            if _is_number(value) and (value != int(value) or not 0 <= value <= MAX_REPEAT):
+            if _is_number(value) and not (0 <= value <= MAX_REPEAT and value == int(value)):
                 raise Unsupported(
                     f"{name} is {value}.", hint=f"It may be a whole number from 0 to {MAX_REPEAT} here.", param=param
                 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ class Store:
         try:
             self.url = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else make_url(place)
             self.engine = _engine(self.url)
+            self._file = self.url.database if self.url.drivername.startswith("sqlite") else None
             self._bring_up_to_date()
         except (SQLAlchemyError, OSError, ImportError) as error:
             raise StoreFailed(
@@ -53,6 +56,20 @@ class Store:
     def query(self, statement: Select) -> Query:
         """A statement that is asked for one row again and again."""
         return Query(self.reader(), statement)
+
+    def touch(self) -> None:
+        """Tell every process on this machine that something it may have remembered has changed."""
+        if self._file:
+            with suppress(OSError):  # what is remembered is forgotten soon in any case
+                now = time.time_ns()  # the kernel's own clock for files has steps of milliseconds
+                os.utime(self._file, ns=(now, now))
+
+    def version(self) -> int | None:
+        """Changes after every `touch`; None where there is nothing to go by."""
+        try:
+            return os.stat(self._file).st_mtime_ns if self._file else None
+        except OSError:
+            return None
 
     def close(self) -> None:
         """Let go of every connection."""
