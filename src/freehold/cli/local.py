@@ -75,6 +75,19 @@ def call(running: Running, method: str, path: str, body: Any = None, timeout: fl
     return response
 
 
+def live(home: Home) -> dict[str, Any] | None:
+    """What the running server says of itself; None if there is none."""
+    try:
+        return json.loads(call(home.running(), "GET", "/admin/status", timeout=10).read())
+    except NotRunning:
+        return None
+
+
+def engine_name(engine: dict[str, Any]) -> str:
+    """An engine of /admin/status, by name: its model, and what it is for if that is not text."""
+    return f"engine {engine['model']}" + (", vectors" if engine["purpose"] == "vectors" else "")
+
+
 def message_of(body: bytes) -> str:
     """The sentence in an error answer."""
     try:

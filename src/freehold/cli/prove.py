@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import msgspec
 
 from freehold import prove
 from freehold.cli import local
-from freehold.errors import NotRunning
 
 _CODES = {prove.HOLDS: 0, prove.BROKEN: 1, prove.NOTHING: 2}
 
@@ -48,11 +46,10 @@ def _privacy(arguments: argparse.Namespace) -> int:
 
 def _running(parts) -> tuple[str, dict[str, prove.Worn]]:
     """The seal that is in force, and the processes of the server that runs, if one does."""
-    try:
-        live = json.loads(local.call(parts.home.running(), "GET", "/admin/status", timeout=10).read())
-    except NotRunning:
+    live = local.live(parts.home)
+    if live is None:
         return parts.settings.seal, {}
-    engines = {f"engine {engine['model']}": engine for engine in live["engines"] if engine["pid"]}
+    engines = {local.engine_name(engine): engine for engine in live["engines"] if engine["pid"]}
     return live["seal"], {who: _worn(process) for who, process in ({"gateway": live} | engines).items()}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from functools import partial
 from typing import Any
 
@@ -12,7 +11,7 @@ import msgspec
 import freehold
 from freehold import config, seal
 from freehold.cli import local
-from freehold.errors import BadModel, CannotDo, NotRunning
+from freehold.errors import BadModel, CannotDo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _facts(parts: Any) -> dict[str, Any]:
-    live = _live(parts)
+    live = local.live(parts.home)
     chain = parts.ledger.verify()
     keys = parts.keys.list()
     return {
@@ -53,13 +52,6 @@ def _facts(parts: Any) -> dict[str, Any]:
         "ledger": {"calls": parts.ledger.totals()},
         "audit": {"holds": chain.holds, "events": chain.events, "head": chain.head, "problem": chain.problem},
     }
-
-
-def _live(parts: Any) -> dict[str, Any] | None:
-    try:
-        return json.loads(local.call(parts.home.running(), "GET", "/admin/status", timeout=10).read())
-    except NotRunning:
-        return None
 
 
 def _auth(parts: Any) -> str:
@@ -82,7 +74,7 @@ def _seal(live: dict[str, Any] | None, settings: config.Settings) -> dict[str, A
         return {"mode": settings.seal, "processes": []}
     found = [("gateway", live["pid"], "running", live["reported"])]
     found += [
-        (f"engine {engine['model']}", engine["pid"], engine["state"], engine["reported"]) for engine in live["engines"]
+        (local.engine_name(engine), engine["pid"], engine["state"], engine["reported"]) for engine in live["engines"]
     ]
     return {"mode": live["seal"], "processes": [_process(*process) for process in found]}
 
@@ -119,7 +111,8 @@ def _show(facts: dict[str, Any]) -> None:
         print(f"  model   {model['name']}  {model['digest']}  {hash_}, {pinned}")
     for engine in facts["engines"]:
         size = f"{engine['slots']} calls at once, {engine['context']} tokens each"
-        print(f"  engine  {engine['kind']}, {engine['state']}, restarted {engine['restarts']} times; {size}")
+        name = local.engine_name(engine).removeprefix("engine ")
+        print(f"  engine  {name}: {engine['kind']}, {engine['state']}, restarted {engine['restarts']} times; {size}")
         print(f"          chat template: {engine['template']}")
     print(f"  seal    {facts['seal']['mode']}")
     for process in facts["seal"]["processes"]:
