@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: up install install-test test lint lock docs clean
+.PHONY: up install install-test test bench soak lint lock docs clean
 
 up: install            ## set up, then serve in the foreground
 	@exec $(BIN)/freehold up
@@ -13,12 +13,18 @@ install: .venv/.installed  ## set up alone
 install-test: .venv/.installed-test
 
 test: install-test     ## set up with the test dependencies, then the whole suite
-	$(BIN)/python -m ruff check src tests docs
-	$(BIN)/python -m ruff format --check src tests docs
+	$(BIN)/python -m ruff check src tests docs benchmarks
+	$(BIN)/python -m ruff format --check src tests docs benchmarks
 	$(BIN)/python -m pytest
 
+bench: install-test    ## compare the request path with others; writes docs/reference/benchmarks.md
+	$(BIN)/python benchmarks/bench.py --rounds $(or $(ROUNDS),5)
+
+soak: install-test     ## disconnects, crashes and memory at full size; takes about half an hour
+	$(BIN)/python benchmarks/soak.py
+
 lint: install-test
-	$(BIN)/python -m ruff check src tests docs
+	$(BIN)/python -m ruff check src tests docs benchmarks
 	$(BIN)/lint-imports
 
 docs: install-test     ## write the generated reference pages anew

@@ -77,16 +77,18 @@ class Client(asyncio.Protocol):
 class Target:
     """Where the requests go, and connections to it."""
 
-    def __init__(self, host: str, port: int, path: str, body: bytes, headers: dict[str, str]):
-        lines = [f"POST {path} HTTP/1.1", f"Host: {host}:{port}", f"Content-Length: {len(body)}"]
+    def __init__(self, place: int | str, path: str, body: bytes, headers: dict[str, str]):
+        lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
         lines += ["Content-Type: application/json", *(f"{name}: {value}" for name, value in headers.items())]
         self.request = "\r\n".join([*lines, "", ""]).encode() + body
-        self.host, self.port = host, port
+        self.place = place  # a port on loopback, or the path of a Unix socket
 
     async def connect(self, done, stamp: bool = False) -> Client:
         loop = asyncio.get_running_loop()
-        _, client = await loop.create_connection(lambda: Client(self.request, done, stamp), self.host, self.port)
-        return client
+        make = lambda: Client(self.request, done, stamp)  # noqa: E731
+        if isinstance(self.place, str):
+            return (await loop.create_unix_connection(make, self.place))[1]
+        return (await loop.create_connection(make, "127.0.0.1", self.place))[1]
 
 
 async def closed(target: Target, connections: int, seconds: float, most: int) -> list[Sample]:
@@ -100,8 +102,9 @@ async def closed(target: Target, connections: int, seconds: float, most: int) ->
         nonlocal left
         samples.append(sample)
         now = time.perf_counter()
-        if left <= 0 or now - begun > seconds:
+        if len(samples) >= most or now - begun > seconds:
             finished.set()
+        if left <= 0 or finished.is_set():
             return
         left -= 1
         if client.transport.is_closing():
@@ -156,7 +159,9 @@ def summary(samples: list[Sample], seconds: float) -> dict:
     good = [sample for sample in samples if 200 <= sample.status < 300]
     events = sum(sample.events for sample in good)
     gaps = [
-        (later - earlier) for sample in good for earlier, later in zip(sample.arrivals, sample.arrivals[1:], strict=False)
+        (later - earlier)
+        for sample in good
+        for earlier, later in zip(sample.arrivals, sample.arrivals[1:], strict=False)
     ]
     return {
         "answered": len(good),
@@ -186,8 +191,9 @@ async def run(arguments: argparse.Namespace) -> dict:
     """One run; a short one before it warms both sides up."""
     body = arguments.body.encode()
     headers = {"Authorization": f"Bearer {arguments.key}"} if arguments.key else {}
-    target = Target("127.0.0.1", arguments.port, arguments.path, body, headers)
-    await closed(target, min(arguments.connections, 4), arguments.warm, 10_000_000)
+    target = Target(arguments.socket or arguments.port, arguments.path, body, headers)
+    if arguments.warm:
+        await closed(target, min(arguments.connections, 4), arguments.warm, 10_000_000)
     gc.collect()
     gc.disable()
     begun = time.perf_counter()
@@ -201,7 +207,9 @@ async def run(arguments: argparse.Namespace) -> dict:
 def main() -> None:
     """Read the flags, run, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--port", type=int)
+    where.add_argument("--socket", help="the path of a Unix socket")
     parser.add_argument("--path", default="/v1/chat/completions")
     parser.add_argument("--key", default="")
     parser.add_argument("--body", required=True)
