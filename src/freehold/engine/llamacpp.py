@@ -188,7 +188,8 @@ class Answer:
         if self._ended:
             return b""
         self._ended = True
-        events = self._counted(await self._with_opening(await self._exchange.body()))
+        events = self._events.read(await self._with_opening(await self._exchange.body()))
+        self._meter.read(events[-2:] if self._tells_all_at_its_end() else events)
         for event in events:
             if event != sse.DONE:
                 self._whole.take(msgspec.json.decode(event))
@@ -209,6 +210,10 @@ class Answer:
         events = self._events.read(piece)
         self._meter.read(events)
         return events
+
+    def _tells_all_at_its_end(self) -> bool:
+        """Does the last event before [DONE] hold the counts of the whole stream?"""
+        return self._request.kind in (Kind.CHAT, Kind.COMPLETION) and self._request.body.get("n", 1) == 1
 
     async def _with_opening(self, piece: bytes) -> bytes:
         """The first bytes of a stream, with the opening event if the engine left it out."""

@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, Table
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from freehold.errors import Unaccountable
 from freehold.store.database import Store, cause
@@ -42,7 +43,8 @@ class GroupCommit:
     def __init__(self, store: Store, table: Table, until: str, window: float):
         self.failing = ""  # why the last commit came to nothing; empty if it did not
         self._store = store
-        self._statements = _Statements(table, until, _mark(store))
+        self._statements = _Statements(store, table, until)
+        self._dbapi = store.engine.dialect.dbapi
         self._window = window
         self._changed: dict[Row, None] = {}
         self._waiting: list[tuple[Row, asyncio.Future]] = []
@@ -50,7 +52,8 @@ class GroupCommit:
         self._due = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._thread = ThreadPoolExecutor(1, "commits")
-        self._connection: Connection | None = None  # the thread's own
+        self._connection: Connection | None = None  # the thread's own, and so is the cursor
+        self._cursor: Any = None
         self._closing = False
         self._task = self._loop.create_task(self._run())
 
@@ -109,22 +112,27 @@ class GroupCommit:
         if not changed:
             return failures
         error = await self._write(changed)
-        if error is not None and _is_the_rows(error) and len(changed) > 1:
+        if error is not None and self._is_the_rows(error) and len(changed) > 1:
             for row in changed:  # no row may fail for another's sake
                 if failure := await self._write([row]):
                     failures[row] = failure
         elif error is not None:
             failures = dict.fromkeys(changed, error)
-        trouble = [failure for failure in failures.values() if not _is_the_rows(failure)]
+        trouble = [failure for failure in failures.values() if not self._is_the_rows(failure)]
         self._note(cause(trouble[0]) if trouble else "")
         for row, failure in failures.items():
-            if _is_the_rows(failure):
+            if self._is_the_rows(failure):
                 print(f"An entry could not be written: {cause(failure)}.", file=sys.stderr, flush=True)
             else:
                 self._changed.setdefault(row)
         if trouble and not self._closing and self._timer is None:
             self._timer = self._loop.call_later(_RETRY, self._due.set)
         return failures
+
+    def _is_the_rows(self, error: Exception) -> bool:
+        """Is it this row that cannot be written, whatever the disk does?"""
+        trouble = isinstance(error, self._dbapi.Error | SQLAlchemyError)
+        return not trouble or isinstance(error, self._dbapi.DataError | self._dbapi.IntegrityError)
 
     def _note(self, failing: str) -> None:
         if bool(failing) != bool(self.failing):
@@ -139,10 +147,10 @@ class GroupCommit:
     def _transact(self, rows: list[tuple]) -> Exception | None:
         """In the thread: all of the rows in one transaction, or none and the reason."""
         try:
-            if self._connection is None:
-                self._connection = self._store.engine.connect()
-            with self._connection.begin():
-                self._statements.execute(self._connection, rows)
+            if self._cursor is None:
+                self._connection = self._store.reader()  # each statement a transaction, unless it is told otherwise
+                self._cursor = self._connection.connection.cursor()
+            self._statements.execute(self._cursor, rows)
         except Exception as error:  # noqa: BLE001 - this thread must outlive whatever one row does
             self._disconnect()
             return error
@@ -151,46 +159,49 @@ class GroupCommit:
     def _disconnect(self) -> None:
         """Give up the connection, whose state may be unknown; the next commit opens another."""
         if self._connection is not None:
-            try:
+            with suppress(SQLAlchemyError, self._dbapi.Error):  # it is given up in any case
+                if self._cursor is not None:
+                    self._cursor.close()  # an open one would keep the lock of a transaction that came to nothing
                 self._connection.invalidate()
                 self._connection.close()
-            except SQLAlchemyError:
-                pass  # it is given up in any case
-            self._connection = None
+        self._connection = self._cursor = None
 
 
 class _Statements:
-    """One statement for each power of two rows, so that few have to be prepared."""
+    """One statement for each power of two rows, so that few have to be prepared. They go to the driver itself:
+    nobody waits for it but those whose answers wait for the disk."""
 
-    def __init__(self, table: Table, until: str, mark: str):
+    def __init__(self, store: Store, table: Table, until: str):
         names = list(table.columns.keys())
         (key,) = table.primary_key.columns.keys()
         changes = ", ".join(f"{name} = excluded.{name}" for name in names if name != key)
-        self._begin = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES "
+        mark = "?" if store.engine.dialect.paramstyle == "qmark" else "%s"
         self._row = f"({', '.join([mark] * len(names))})"
-        self._end = f" ON CONFLICT ({key}) DO UPDATE SET {changes} WHERE {table.name}.{until} IS NULL"
+        self._head = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES "
+        self._tail = f" ON CONFLICT ({key}) DO UPDATE SET {changes} WHERE {table.name}.{until} IS NULL"
+        self._begin = "BEGIN IMMEDIATE" if store.engine.dialect.name == "sqlite" else "BEGIN"
 
-    def execute(self, connection: Connection, rows: list[tuple]) -> None:
+    def execute(self, cursor: Any, rows: list[tuple]) -> None:
+        """Write the rows, all or none."""
+        size = len(rows)
+        if size <= _LARGEST and size & size - 1 == 0:  # one statement is one transaction
+            cursor.execute(self._text(size), _flat(rows))
+            return
+        cursor.execute(self._begin)
         start = 0
         while start < len(rows):
             size = min(_LARGEST, 1 << (len(rows) - start).bit_length() - 1)
-            values = tuple(value for row in rows[start : start + size] for value in row)
-            connection.exec_driver_sql(self._text(size), values)
+            cursor.execute(self._text(size), _flat(rows[start : start + size]))
             start += size
+        cursor.execute("COMMIT")
 
     @lru_cache(maxsize=16)  # noqa: B019 - as long as its writer lives
     def _text(self, size: int) -> str:
-        return self._begin + ", ".join([self._row] * size) + self._end
+        return self._head + ", ".join([self._row] * size) + self._tail
 
 
-def _mark(store: Store) -> str:
-    """How the driver marks a value's place."""
-    return "?" if store.engine.dialect.paramstyle == "qmark" else "%s"
-
-
-def _is_the_rows(error: Exception) -> bool:
-    """Is it this row that cannot be written, whatever the disk does?"""
-    return not isinstance(error, DBAPIError) or isinstance(error, DataError | IntegrityError)
+def _flat(rows: list[tuple]) -> tuple:
+    return tuple(value for row in rows for value in row)
 
 
 def _resolve(future: asyncio.Future, failure: Exception | None) -> None:
