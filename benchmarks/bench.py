@@ -33,7 +33,7 @@ RESULT = HERE / "results.json"
 PAGE = HERE.parent / "docs" / "reference" / "benchmarks.md"
 SOAK = 200_000  # requests after which the memory is looked at again
 SOAK_SECONDS = 120  # or as many as there are in this time
-TOKENS = 8  # of a whole answer
+TOKENS = 1  # of a whole answer
 EVENTS = 28  # tokens of a stream: 31 events with the role, the end and [DONE]
 
 

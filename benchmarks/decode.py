@@ -48,9 +48,11 @@ def compare(rounds: int, say) -> dict:
         for number in range(rounds):
             for count in STREAMS:
                 say(f"decode, round {number + 1} of {rounds}: {count} streams")
-                ways = [("freehold", lambda: through(running, count)), ("engine", lambda: own.direct(count))]
-                taken = {name: run() for name, run in (ways if number % 2 else reversed(ways))}
-                pairs[count].append((taken["freehold"], taken["engine"]))
+                if number % 2:
+                    ours, theirs = through(running, count), own.direct(count)
+                else:
+                    theirs, ours = own.direct(count), through(running, count)
+                pairs[count].append((ours, theirs))
         return {
             "tokens": TOKENS,
             "model": running.status()["models"][0]["name"],

@@ -19,15 +19,15 @@ Each contestant has one core and stands before the same pretended engine, which 
 generator; they take turns. "direct to the mock" is what those two can do by themselves. Absolute figures hold for this
 machine at that hour; the ratios, in bold, are to {reference} in the same run. {network}
 
-Whole answers have {tokens} tokens. Freehold asks its engine for a stream even where the client wants a whole answer (it
-can then stop the work at once and knows the count), so it alone is sent {tokens} events for each of them. Streams have
-31 events.
+A whole answer has one token, the case in which a gateway weighs most. Freehold asks its engine for a stream even where
+the client wants a whole answer (it can then end the work at once, and knows the count), so it alone is sent five
+events for it. Streams have 31 events.
 """
 
 
 def page(result: dict) -> str:
     """The whole page."""
-    rows = {name: row for name, row in result["contestants"].items()}
+    rows = result["contestants"]
     machine = result["machine"]
     network = "All of it ran in a network namespace with loopback alone." if result["own_network"] else ""
     parts = [
@@ -52,14 +52,14 @@ def page(result: dict) -> str:
         ]),
         section(
             "Time added to the first event",
-            "Milliseconds more than straight from the mock, ten streams begun each second whatever becomes of the others.",
+            "Milliseconds more than straight from the mock; ten streams begin each second, whatever becomes of others.",
             rows,
-            [(f"p{quantile}", added("stream_open", "first_ms", f"p{quantile}", rows), "{:.2f}") for quantile in (50, 99)],
+            [(quantile, added("stream_open", "first_ms", quantile, rows), "{:.2f}") for quantile in ("p50", "p99")],
             leave_out=(DIRECT,),
         ),
         section(
             "What it takes",
-            "Processor time of the gateway for each whole answer at 16 connections, memory at rest, start to first answer.",
+            "The gateway's processor time for a whole answer at 16 connections, its memory at rest, start to first answer.",
             rows,
             [
                 ("microseconds a request", over("whole_16", "cpu_us"), "{:,.0f}"),
@@ -165,8 +165,8 @@ def decode(found: dict | None) -> str:
     lines = [
         "## The real engine",
         "",
-        f"Tokens a second of {found['model']}, {found['tokens']} tokens a stream, through Freehold and on the engine's own",
-        "socket, in turns; the ratio is the median of those of each pair.",
+        f"Tokens a second of {found['model']}, {found['tokens']} tokens a stream, through Freehold and on the engine's",
+        "own socket, in turns; the ratio is the median of those of each pair.",
         "",
         "| streams | through Freehold | engine's socket | ratio |",
         "| ---: | ---: | ---: | ---: |",

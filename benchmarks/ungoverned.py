@@ -24,7 +24,8 @@ class Relay:
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
         """One request, one exchange."""
-        answer = await wire.exchange(self.engine, request.method, request.path, request.body, {})
+        answer = wire.Exchange()
+        await answer.send(self.engine, request.method, request.path, request.body, {})
         if answer.media_type == "text/event-stream":
             return HttpResponse(answer.status, _pieces(answer), answer.media_type)
         try:

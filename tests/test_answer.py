@@ -330,7 +330,7 @@ def test_the_events_of_a_stream_go_through_untouched(fake):
         "async def main():\n"
         "    order = Order('fake', '', 'tiny', sys.argv[1], 'k', 4096, 4, 1, 'off'); serve(order)\n"
         "    body = sys.stdin.buffer.read()\n"
-        "    sent = await wire.exchange(order.socket, 'POST', '/v1/chat/completions', body, {})\n"
+        "    sent = wire.Exchange(); await sent.send(order.socket, 'POST', '/v1/chat/completions', body, {})\n"
         "    sys.stdout.buffer.write(await sent.body())\n"
         "asyncio.run(main())"
     )

@@ -251,7 +251,8 @@ def server(name, template):
     return xllamacpp.Server(params)
 async def render(name, **body):
     at = sys.argv[2] + "/" + name + ".sock"
-    sent = await wire.exchange(at, "POST", "/apply-template", json.dumps(body).encode(), {})
+    sent = wire.Exchange()
+    await sent.send(at, "POST", "/apply-template", json.dumps(body).encode(), {})
     return json.loads(await sent.body())["prompt"]
 async def main():
     for messages in conversations:

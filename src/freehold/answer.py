@@ -59,7 +59,7 @@ async def answer(
             raise Forbidden(decision.reason)
         tally.manifest = route.find(request, house.models()).model
         lease = await house.leases.take(call_id, caller, request, tally.manifest)
-        reply = tally.reply = await lease.engine.ask(request, lease.engine_done)
+        reply = tally.reply = lease.engine.ask(request, lease.engine_done)
         while piece := await reply.read():
             if tally.first is None:
                 if request.stream:

@@ -115,7 +115,7 @@ class Ledger:
                 update(calls).where(calls.c.outcome.is_(None)).values(outcome=Outcome.INTERRUPTED.value)
             ).rowcount
         self._strict = durability == "strict"
-        self._commits = GroupCommit(self._store, calls, "outcome", WINDOW)
+        self._commits = GroupCommit(self._store, calls, "outcome", WINDOW * 0.8)  # the rest is for the commit itself
         return left
 
     async def stop(self) -> None:

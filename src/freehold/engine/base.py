@@ -13,7 +13,8 @@ from freehold.types import EngineState, Manifest, Request, Usage
 
 
 class Reply(Protocol):
-    """An answer on its way. ``usage`` grows as its bytes are read and is final at the end."""
+    """An answer on its way. ``media_type`` is known from its first bytes; ``usage`` grows as they are read and is
+    final at the end, or when it is closed."""
 
     media_type: str
 
@@ -30,7 +31,13 @@ class Reply(Protocol):
         """What the engine said went wrong after it had begun to answer; empty if nothing did."""
 
     async def read(self) -> bytes:
-        """The next bytes, as they come; none at the end. Raises EngineFailed if the engine breaks off."""
+        """The next bytes, as they come; none at the end.
+
+        Raises:
+            EngineFailed: the engine died, or broke off.
+            BadRequest: it refuses the request, and its reason is the message.
+            ContextExceeded: the prompt does not fit.
+        """
 
     async def close(self) -> None:
         """Be done with it. Before its end this abandons the work in the engine, and ``usage`` is what was done."""
@@ -60,13 +67,11 @@ class Engine(Protocol):
     def state(self) -> EngineState:
         """Where it is in its life."""
 
-    async def ask(self, request: Request, on_done: Callable[[], None]) -> Reply:
-        """Put a request to the engine; whoever got the reply closes it. ``on_done`` is called when the engine has
-        said its last, which may be long before the client has read it.
+    def ask(self, request: Request, on_done: Callable[[], None]) -> Reply:
+        """The engine's reply to a request, which it gets when the reply is read; whoever has it closes it. ``on_done``
+        is called when the engine has said its last, which may be long before the client has read it.
 
         Raises:
             EngineUnready: it is starting or restarting.
-            EngineFailed: it died, or broke off before it answered.
-            BadRequest: it refuses the request, and its reason is the message.
-            ContextExceeded: the prompt does not fit.
+            BadRequest: no engine of this kind could answer it.
         """

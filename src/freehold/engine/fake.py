@@ -8,7 +8,7 @@ object:
     each_ms     milliseconds before each further token
     status      answer with this HTTP status and an error
     die_after   kill the process after this many tokens
-    mark        a name under which ``GET /tally`` says how many tokens were said
+    mark        a name under which ``GET /tally`` says how many tokens were said, and when the connection ended
 
 One token is one word; a prompt has as many tokens as words. Every event of a stream is written on its own, as
 engines do, so that whoever relays them has the work that an engine would give.
@@ -20,6 +20,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from asyncio import selector_events
 from collections.abc import Iterator
 from functools import lru_cache
@@ -86,6 +87,7 @@ class Mock:
     def __init__(self, name: str, context: int):
         self.name, self.context = name, context
         self.tally: dict[str, int] = {}
+        self.ended: dict[str, float] = {}  # by mark, on the machine's monotonic clock
         self.said = 0
         self.talking: dict[Talk, Job] = {}
 
@@ -99,6 +101,10 @@ class Mock:
         self.said += 1
         if job.script.mark:
             self.tally[job.script.mark] = job.said
+
+    def facts(self) -> dict[str, Any]:
+        """What was done so far; see ``mark`` above."""
+        return {"said": self.said, "marks": self.tally, "ended": self.ended, "at_work": len(self.talking)}
 
     def slots(self) -> list[dict[str, Any]]:
         """What the engine's own /slots says of the calls at work."""
@@ -129,6 +135,7 @@ class Talk(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._path, self._content = b"", b""
         self._task: asyncio.Task | None = None
+        self._job: Job | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Called by asyncio."""
@@ -139,6 +146,8 @@ class Talk(asyncio.Protocol):
         self._mock.talking.pop(self, None)
         if self._task:
             self._task.cancel()
+        if self._job is not None and self._job.script.mark:
+            self._mock.ended[self._job.script.mark] = time.monotonic()
 
     def data_received(self, data: bytes) -> None:
         """Called by asyncio."""
@@ -165,7 +174,7 @@ class Talk(asyncio.Protocol):
     def _respond(self, path: str, content: bytes) -> bool:
         """Answer; says whether the answer is still under way."""
         if path == "/tally":
-            self._plain(200, {"said": self._mock.said, "marks": self._mock.tally, "at_work": len(self._mock.talking)})
+            self._plain(200, self._mock.facts())
         elif path == "/slots":
             self._plain(200, self._mock.slots())
         elif path == "/v1/models":
@@ -189,6 +198,7 @@ class Talk(asyncio.Protocol):
             return False
         limit = body.get("max_tokens") or body.get("max_completion_tokens") or body.get("max_output_tokens")
         job = Job(kind, script, prompt, min(script.tokens, limit or script.tokens), limit or -1)
+        self._job = job
         answer = self._stream(job) if body.get("stream") else self._whole(job)
         if script.is_instant:
             for step in answer:

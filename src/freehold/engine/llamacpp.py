@@ -102,18 +102,15 @@ class LlamaCpp:
             self._process.state(), template=self.template.says, purpose=purpose, need=self.need
         )
 
-    async def ask(self, request: Request, on_done: Callable[[], None]) -> Answer:
+    def ask(self, request: Request, on_done: Callable[[], None]) -> Answer:
         """See `base.Engine.ask`."""
         if not self._process.ready:
             raise EngineUnready(f"The engine of {self.model.name} is {self.state().state}.")
-        content = msgspec.json.encode(self.body(request))
-        exchange = await self._send("POST", PATHS[request.kind], content, on_done)
-        if exchange.status == 200:
-            return Answer(self, exchange, request, content)
-        try:
-            raise refusal(exchange.status, await exchange.body())
-        finally:
-            exchange.close()
+        return Answer(self, request, msgspec.json.encode(self.body(request)), on_done)
+
+    async def send(self, exchange: wire.Exchange, method: str, path: str, content: bytes = b"") -> None:
+        """Put a request to the engine's process; the head of its response is there when this returns."""
+        await exchange.send(self._process.socket, method, path, content, self._process.headers)
 
     async def count_prompt(self, content: bytes) -> int:
         """The tokens of a prompt of /v1/messages, asked for beside the call."""
@@ -125,15 +122,11 @@ class LlamaCpp:
             return await asyncio.wait_for(self._look("GET", "/slots"), _SLOTS_SECONDS)
         return []
 
-    async def _send(
-        self, method: str, path: str, content: bytes, on_done: Callable[[], None] | None = None
-    ) -> wire.Exchange:
-        return await wire.exchange(self._process.socket, method, path, content, self._process.headers, on_done)
-
     async def _look(self, method: str, path: str, content: bytes = b"") -> Any:
         """A question to the engine beside its calls."""
-        asked = await self._send(method, path, content)
+        asked = wire.Exchange()
         try:
+            await self.send(asked, method, path, content)
             return msgspec.json.decode(await asked.body())
         finally:
             asked.close()
@@ -143,19 +136,17 @@ class Answer:
     """A `base.Reply` over one exchange."""
 
     __slots__ = (
-        "_content", "_ended", "_engine", "_events", "_exchange", "_first", "_meter", "_request", "_whole", "media_type",
+        "_begun", "_content", "_ended", "_engine", "_events", "_exchange", "_first", "_meter", "_request", "_whole",
+        "media_type",
     )  # fmt: skip
 
-    def __init__(self, engine: LlamaCpp, exchange: wire.Exchange, request: Request, content: bytes):
-        self._engine, self._exchange, self._request, self._content = engine, exchange, request, content
-        self._meter = Meter()
-        self._events = sse.Events()
-        self._first, self._ended = True, False
+    def __init__(self, engine: LlamaCpp, request: Request, content: bytes, on_done: Callable[[], None]):
+        self._engine, self._request, self._content = engine, request, content
+        self._exchange = wire.Exchange(on_done)
+        self._meter, self._events = Meter(), sse.Events()
+        self._begun, self._first, self._ended = False, True, False
         self._whole: assemble.Whole | None = None  # of what comes as a stream and is asked for whole
-        self.media_type = exchange.media_type
-        if is_streamed(request) and not request.stream:
-            self._whole = assemble.WHOLES[request.kind]()
-            self.media_type = "application/json"
+        self.media_type = ""
 
     @property
     def usage(self) -> Usage:
@@ -174,36 +165,53 @@ class Answer:
 
     async def read(self) -> bytes:
         """See `base.Reply.read`."""
+        if not self._begun:
+            await self._begin()
+        if self._whole is not None:
+            return await self._put_together()
         if not is_streamed(self._request):
             if answer := await self._exchange.body():
                 self._meter.read_answer(answer)
             return answer
-        if self._whole is None:
-            piece = await self._exchange.read()
-            if self._first:
-                self._first = False
-                piece = await self._with_opening(piece)
-            self._counted(piece)
-            return piece
+        piece = await self._exchange.read()
+        if self._first:
+            self._first = False
+            piece = await self._with_opening(piece)
+        self._counted(piece)
+        return piece
+
+    async def close(self) -> None:
+        """See `base.Reply.close`."""
+        if self._begun and not self.complete and is_streamed(self._request):
+            self._counted(self._exchange.drain())
+            if self._request.kind is Kind.MESSAGE and not self.complete:
+                await self._recount()
+        self._exchange.close()
+
+    async def _begin(self) -> None:
+        """Put the request to the engine, and see whether it takes it."""
+        self._begun = True
+        await self._engine.send(self._exchange, "POST", PATHS[self._request.kind], self._content)
+        if self._exchange.status != 200:
+            raise refusal(self._exchange.status, await self._exchange.body())
+        self.media_type = self._exchange.media_type
+        if is_streamed(self._request) and not self._request.stream:
+            self._whole = assemble.WHOLES[self._request.kind]()
+            self.media_type = "application/json"
+
+    async def _put_together(self) -> bytes:
+        """The whole answer, once."""
         if self._ended:
             return b""
         self._ended = True
         events = self._events.read(await self._with_opening(await self._exchange.body()))
         self._meter.read(events[-2:] if self._tells_all_at_its_end() else events)
+        if self._meter.failure or not self._meter.complete:
+            raise EngineFailed(f"The engine broke off: {self._meter.failure or 'its answer is not complete'}.")
         for event in events:
             if event != sse.DONE:
                 self._whole.take(msgspec.json.decode(event))
-        if self._meter.failure or not self._meter.complete:
-            raise EngineFailed(f"The engine broke off: {self._meter.failure or 'its answer is not complete'}.")
         return msgspec.json.encode(self._whole.document(self._meter.usage))
-
-    async def close(self) -> None:
-        """See `base.Reply.close`."""
-        if not self.complete and is_streamed(self._request):
-            self._counted(self._exchange.arrived())
-            if self._request.kind is Kind.MESSAGE and not self.complete:
-                self._recount(await self._engine.at_work())
-        self._exchange.close()
 
     def _counted(self, piece: bytes) -> list[bytes]:
         """The events in the next bytes of the stream, counted."""
@@ -224,20 +232,21 @@ class Answer:
     async def _count_prompt(self) -> int:
         return await self._engine.count_prompt(self._content) if self._request.kind is Kind.MESSAGE else 0
 
-    def _recount(self, slots: list[dict[str, Any]]) -> None:
+    async def _recount(self) -> None:
         """The count of a message that was left. /v1/messages says it at its end alone, and an event may stand for
         several tokens; until the exchange is closed its slot knows. Ours has this prompt and this limit, and where
         several have, it is the one that is nearest to what was seen."""
         seen = self._meter.usage
         counts = [
             slot["next_token"][0]["n_decoded"]
-            for slot in slots
+            for slot in await self._engine.at_work()
             if slot.get("is_processing")
             and slot["params"]["n_predict"] == self._request.body["max_tokens"]
             and slot["n_prompt_tokens_processed"] + slot["n_prompt_tokens_cache"] in (seen.prompt, 0)
         ]
-        if counts := [count for count in counts if count >= seen.completion]:
-            self._meter.set_completion(min(counts))
+        self._counted(self._exchange.drain())  # what came while we asked
+        counts = [count for count in counts if count >= seen.completion]
+        self._meter.set_completion(max(min(counts, default=0), self._meter.usage.completion))
 
 
 def is_streamed(request: Request) -> bool:

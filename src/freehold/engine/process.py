@@ -145,13 +145,14 @@ class EngineProcess:
     async def _answers(self, path: str = "/health") -> bool:
         if not os.path.exists(self.socket):
             return False
+        asked = wire.Exchange()
         try:
-            asking = wire.exchange(self.socket, "GET", path, b"", self.headers)
-            asked = await asyncio.wait_for(asking, _LOOK)
+            await asyncio.wait_for(asked.send(self.socket, "GET", path, b"", self.headers), _LOOK)
+            return asked.status == 200
         except (EngineFailed, TimeoutError):
             return False
-        asked.close()
-        return asked.status == 200
+        finally:
+            asked.close()
 
     async def _watch(self) -> None:
         """Restart the child whenever it dies, waiting longer each time in a row."""

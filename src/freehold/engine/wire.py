@@ -91,12 +91,28 @@ class Exchange:
             self._socket.close()
             self._socket = None
 
-    async def send(self, path: str, request: bytes) -> None:
-        """Connect, send the request, and wait for the head of the response."""
+    def drain(self) -> bytes:
+        """What has arrived by now, taken in without waiting, from the socket too."""
+        while self._reading and not self._done:
+            before = self._unread
+            self._readable()
+            if self._unread == before:
+                break
+        return self.arrived()
+
+    async def send(self, socket: str, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> None:
+        """Connect, send a request, and wait for the head of its response.
+
+        Raises:
+            EngineFailed: nobody listens, or the connection broke before the head was complete.
+        """
         self._socket = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
         self._socket.setblocking(False)
-        await self._connect(path)
-        await self._send(request)
+        try:
+            await self._connect(socket)
+            await self._send(_head(method, path, len(body), headers) + body)
+        except OSError as error:
+            raise EngineFailed(f"The engine cannot be reached ({error.strerror or error}).") from None
         self._listen()
         while not self._head_done:
             await self._more()
@@ -183,31 +199,6 @@ class Exchange:
         self._done = True
         if self._on_done is not None:
             self._on_done()
-
-
-async def exchange(
-    socket: str,
-    method: str,
-    path: str,
-    body: bytes,
-    headers: Mapping[str, str],
-    on_done: Callable[[], None] | None = None,
-) -> Exchange:
-    """Send a request and wait for the head of its response. ``on_done`` is called when the response is complete.
-
-    Raises:
-        EngineFailed: nobody listens, or the connection broke before the head was complete.
-    """
-    sent = Exchange(on_done)
-    try:
-        await sent.send(socket, _head(method, path, len(body), headers) + body)
-    except OSError as error:
-        sent.close()
-        raise EngineFailed(f"The engine cannot be reached ({error.strerror or error}).") from None
-    except BaseException:
-        sent.close()
-        raise
-    return sent
 
 
 def _head(method: str, path: str, length: int, headers: Mapping[str, str]) -> bytes:
