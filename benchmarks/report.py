@@ -59,7 +59,7 @@ def page(result: dict) -> str:
         ),
         section(
             "What it takes",
-            "The gateway's processor time for a whole answer at 16 connections, its memory at rest, start to first answer.",
+            "The gateway's processor time for a whole answer at 16 connections, memory at rest, start to first answer.",
             rows,
             [
                 ("microseconds a request", over("whole_16", "cpu_us"), "{:,.0f}"),
