@@ -32,28 +32,23 @@ def machine() -> int:
 
 def cache_bytes(metadata: Mapping[str, Any], tokens: int, kv_type: str) -> int:
     """The attention cache for so many tokens. 0 for a file that does not say how it is built."""
-    architecture = metadata.get("general.architecture", "")
-
-    def number(name: str, default: int = 0) -> int:
-        value = metadata.get(f"{architecture}.{name}", default)
-        if isinstance(value, list):  # one for each layer
-            value = max(value, default=0)
-        return value if isinstance(value, int) else default
-
-    heads = number("attention.head_count")
+    heads, width = _number(metadata, "attention.head_count"), _number(metadata, "embedding_length")
     if not heads:
         return 0
-    width = number("embedding_length") // heads
-    per_head = number("attention.key_length", width) + number("attention.value_length", width)
-    values = number("block_count") * number("attention.head_count_kv", heads) * per_head * tokens
-    return int(values * BYTES_PER_VALUE[kv_type])
+    per_head = sum(_number(metadata, f"attention.{name}_length", width // heads) for name in ("key", "value"))
+    kv_heads = _number(metadata, "attention.head_count_kv", heads)
+    return int(_number(metadata, "block_count") * kv_heads * per_head * tokens * BYTES_PER_VALUE[kv_type])
 
 
 def need(metadata: Mapping[str, Any], size: int, *, tokens: int, batch: int, kv_type: str) -> int:
     """The memory of one engine, in bytes: ``size`` of the file, a cache of ``tokens``, batches of ``batch``."""
-    architecture = metadata.get("general.architecture", "")
-    widest = max(
-        metadata.get(f"{architecture}.vocab_size", 0) or 0,
-        4 * (metadata.get(f"{architecture}.embedding_length", 0) or 0),
-    )
+    widest = max(_number(metadata, "vocab_size"), 4 * _number(metadata, "embedding_length"))
     return size + cache_bytes(metadata, tokens, kv_type) + 4 * batch * widest + _RUNTIME
+
+
+def _number(metadata: Mapping[str, Any], name: str, default: int = 0) -> int:
+    """A number that the file gives for its architecture; of one for each layer, the largest. Anything may stand in
+    a file: what is no number counts as not given."""
+    value = metadata.get(f"{metadata.get('general.architecture', '')}.{name}", default)
+    numbers = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int)]
+    return max(max(numbers, default=default), 0)

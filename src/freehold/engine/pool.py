@@ -254,7 +254,6 @@ class Pool:
         def report(what: str, done: int, total: int) -> None:
             seat.stage = f"{what} {done / total:.0%}" if total else what
 
-        engine = None
         try:
             async with self._moving:
                 seat.stage = "verifying"
@@ -269,9 +268,9 @@ class Pool:
         except asyncio.CancelledError:
             seat.stage = "stopped"
             raise
-        except FreeholdError as error:
+        except Exception as error:
             seat.stage = "stopped"
-            said = error.message
+            said = error.message if isinstance(error, FreeholdError) else f"{type(error).__name__}: {error}"
             print(f"The engine of {seat.model.name} does not come up: {said}", file=sys.stderr, flush=True)
             seat.dismiss(lambda: EngineUnready(f"The engine of {seat.model.name} does not come up: {said}", hint=""))
             raise
