@@ -145,6 +145,7 @@ class Ungoverned(Contestant):
     """Freehold's server and engine client with nothing between them; see ungoverned.py."""
 
     name = "Freehold's parts, governance off"
+    loop = "uvloop"
 
     def launch(self) -> subprocess.Popen:
         place = self.folder / "engine.sock"
@@ -152,7 +153,7 @@ class Ungoverned(Contestant):
         self.mock.wait()
         self.mock = spawn([sys.executable, str(HERE / "mock.py"), str(place)], LOAD_CORE, self.folder / "mock.log")
         wait_for(place.exists, self.mock, 20)
-        command = [sys.executable, str(HERE / "ungoverned.py"), str(self.port), str(place)]
+        command = [sys.executable, str(HERE / "ungoverned.py"), str(self.port), str(place), self.loop]
         return spawn(command, GATEWAY_CORE, self.folder / "log", stdin=subprocess.PIPE)
 
 

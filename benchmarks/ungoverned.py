@@ -59,4 +59,5 @@ def _on_error(_path, _request_id, error) -> HttpResponse:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), str(Path(sys.argv[2]))))
+    run = asyncio.run if sys.argv[3:] == ["asyncio"] else uvloop.run
+    run(main(int(sys.argv[1]), str(Path(sys.argv[2]))))
