@@ -137,9 +137,9 @@ def clients() -> dict[str, Callable[[], float]]:
     """Whole calls to the pretended engine in a process of its own; the client's processor time alone."""
     folder = tempfile.mkdtemp()
     place = f"{folder}/engine.sock"
-    own = HERE.parent / ".venv" / "bin" / "python"
-    python = str(own) if own.exists() else sys.executable
-    mock = subprocess.Popen([python, str(HERE / "mock.py"), place])
+    import contestants as who
+
+    mock = who.spawn([who.PYTHON, str(HERE / "mock.py"), place], who.LOAD_CORE, Path(folder) / "log")
     while not os.path.exists(place):
         time.sleep(0.02)
     import atexit

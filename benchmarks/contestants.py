@@ -18,6 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 VENVS = HERE / ".venvs"
 TESTS = HERE.parent / "tests"
+PYTHON = next((str(path) for path in [HERE.parent / ".venv/bin/python"] if path.exists()), sys.executable)  # Freehold's
 STARTER_HOME = VENVS / "starter"
 sys.path.insert(0, str(TESTS))
 
@@ -53,9 +54,7 @@ class Contestant:
     def start(self) -> None:
         """Start it in front of a fresh mock and wait until it answers a call. Raises Unavailable."""
         self.mock_port, self.port = free_port(), free_port()
-        self.mock = spawn(
-            [sys.executable, str(HERE / "mock.py"), str(self.mock_port)], LOAD_CORE, self.folder / "mock.log"
-        )
+        self.mock = spawn([PYTHON, str(HERE / "mock.py"), str(self.mock_port)], LOAD_CORE, self.folder / "mock.log")
         wait_for(lambda: answers(self.mock_port, "/v1/models", ""), self.mock, 20)
         begun = time.monotonic()
         self.process = self.launch()
@@ -151,9 +150,9 @@ class Ungoverned(Contestant):
         place = self.folder / "engine.sock"
         self.mock.terminate()
         self.mock.wait()
-        self.mock = spawn([sys.executable, str(HERE / "mock.py"), str(place)], LOAD_CORE, self.folder / "mock.log")
+        self.mock = spawn([PYTHON, str(HERE / "mock.py"), str(place)], LOAD_CORE, self.folder / "mock.log")
         wait_for(place.exists, self.mock, 20)
-        command = [sys.executable, str(HERE / "ungoverned.py"), str(self.port), str(place), self.loop]
+        command = [PYTHON, str(HERE / "ungoverned.py"), str(self.port), str(place), self.loop]
         return spawn(command, GATEWAY_CORE, self.folder / "log", stdin=subprocess.PIPE)
 
 

@@ -3,8 +3,8 @@
 A connection of its own makes cancellation exact: closing it is how the engine learns that nobody waits any
 more, and nothing can be left in a pool. A Unix socket connects at once or not at all and takes a request of
 usual size at once too, so there is nothing to wait for but the answer, and the loop is asked for no more than to
-say when there is something to read. (With asyncio's transports instead, a call costs a fifth more of the
-gateway's time; see docs/decisions/0004-request-path.md.)
+say when there is something to read. (asyncio's transports cost a tenth more, its streams three quarters; see
+docs/decisions/0004-request-path.md.)
 
 What the engine says is taken in as fast as it says it, however slowly the client reads: the engine's slot is
 free when its work is done, and its count is known whenever the client leaves. Only past `_UNREAD` bytes does
