@@ -11,7 +11,8 @@ from pathlib import Path
 
 import uvloop
 
-from freehold.api.http import HttpRequest, HttpResponse, Server
+from freehold.api.http import Server
+from freehold.api.message import HttpRequest, HttpResponse
 from freehold.config import LimitsSettings
 from freehold.engine import wire
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from freehold import config, errors
-from freehold.api import anthropic, base, openai
+from freehold.api import anthropic, base, document, openai
 from freehold.cli.main import VERBS, main
 from freehold.engine import schema
 from freehold.seal import trial
@@ -24,6 +24,21 @@ own flag wins over both. `FREEHOLD_HOME` names the home.
 
 | setting | variable | default | meaning |
 | --- | --- | --- | --- |"""
+MODELS = """
+## For one model
+
+Every setting of `engine` can be given for one model alone, in the file:
+
+```toml
+[engine]
+slots = 4
+
+[models."smollm2-135m-instruct"]
+context = 8192
+slots = 2
+kv_type = "q8_0"
+```
+"""
 ERRORS = """# Errors
 
 `code` is stable. OpenAI's endpoints carry it in `error.code`; Anthropic's have their own types.
@@ -37,7 +52,10 @@ The machine-readable form is served at `/openapi.json`. Every path but `/healthz
 """
 SCHEMAS = """## GET
 
-`/v1/models`, `/v1/models/{{model}}`, `/healthz`, `/readyz`, `/admin/status`, `/openapi.json`.
+{LOOKS}
+
+A call that had to wait for its turn says so in the header `x-freehold-queue` of its answer; see
+[the line before an engine](../concepts/queue.md).
 
 ## JSON schemas
 
@@ -74,7 +92,7 @@ def settings() -> str:
         meaning = (annotation.extra_json_schema or {}).get("description", "")
         shown = msgspec.json.encode(value).decode()
         lines.append(f"| `{name}` | `FREEHOLD_{name.replace('.', '_').upper()}` | `{shown}` | {meaning} |")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, MODELS])
 
 
 def commands() -> str:
@@ -120,7 +138,8 @@ def api() -> str:
     for form in (*openai.OpenAI.forms, *anthropic.Anthropic.forms):
         lines += _form(form)
     bounds = {name: getattr(schema, name) for name in dir(schema) if name.startswith("MAX_")}
-    lines.append(SCHEMAS.format(**bounds))
+    looks = "\n".join(f"- `{path}`: {summary}" for path, (summary, _) in document.LOOKS.items())
+    lines.append(SCHEMAS.format(LOOKS=looks, **bounds))
     return "\n".join(lines)
 
 

@@ -9,7 +9,8 @@ import time
 import pytest
 from harness import Wire, ask, chat, get, post, serving, until
 
-from freehold.api.http import HttpResponse, Server
+from freehold.api.http import Server
+from freehold.api.message import HttpResponse
 from freehold.config import LimitsSettings
 
 LIMITS = {

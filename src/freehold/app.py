@@ -268,9 +268,7 @@ def _bind_own(folder: Path) -> socket.socket:
 
 
 def _seal(mode: str) -> tuple[Layer, ...]:
-    if mode == "off":
-        return (Layer("seal", False, "switched off by the setting 'seal'", "reported"),)
-    layers = seal.apply(seal.gateway_plan())
+    layers = seal.put_on(mode, seal.gateway_plan())
     if mode == "required" and (lacking := seal.missing(layers)):
         raise SealMissing(
             f"The seal is required and this kernel lacks {'; '.join(lacking)}.",

@@ -10,7 +10,7 @@ import msgspec
 from freehold import policy
 from freehold.answer import House
 from freehold.api import document
-from freehold.api.http import HttpResponse
+from freehold.api.message import HttpResponse
 from freehold.errors import Forbidden
 from freehold.types import Caller, SeatView, SlotView
 

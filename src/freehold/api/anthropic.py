@@ -8,22 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from freehold.api import base
+from freehold.api.base import Count, Share, Strict, Text
 from freehold.errors import BadRequest, FreeholdError, Unsupported
 from freehold.types import Kind, Request
 
-Text = Annotated[str, Meta(min_length=1)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-Count = Annotated[int, Meta(ge=1, le=1 << 24)]
 
-
-class _Strict(Struct, forbid_unknown_fields=True):
-    """Every object on the wire: an unknown field is an error."""
-
-
-class TextBlock(_Strict, tag="text", tag_field="type"):
+class TextBlock(Strict, tag="text", tag_field="type"):
     """Text. The engine keeps what it can of every prompt, so a caching hint changes nothing."""
 
     text: str
@@ -31,7 +24,7 @@ class TextBlock(_Strict, tag="text", tag_field="type"):
     citations: None = None
 
 
-class ToolUseBlock(_Strict, tag="tool_use", tag_field="type"):
+class ToolUseBlock(Strict, tag="tool_use", tag_field="type"):
     """A call that the model made."""
 
     id: str
@@ -41,7 +34,7 @@ class ToolUseBlock(_Strict, tag="tool_use", tag_field="type"):
     caller: dict[str, Any] | None = None
 
 
-class ToolResultBlock(_Strict, tag="tool_result", tag_field="type"):
+class ToolResultBlock(Strict, tag="tool_result", tag_field="type"):
     """What came of a call."""
 
     tool_use_id: str
@@ -50,21 +43,21 @@ class ToolResultBlock(_Strict, tag="tool_result", tag_field="type"):
     cache_control: dict[str, Any] | None = None
 
 
-class ThinkingBlock(_Strict, tag="thinking", tag_field="type"):
+class ThinkingBlock(Strict, tag="thinking", tag_field="type"):
     """What the model thought before it answered."""
 
     thinking: str
     signature: str = ""
 
 
-class Message(_Strict):
+class Message(Strict):
     """One message of a conversation."""
 
     role: Literal["user", "assistant"]
     content: str | list[TextBlock | ToolUseBlock | ToolResultBlock | ThinkingBlock]
 
 
-class Tool(_Strict):
+class Tool(Strict):
     """A tool that the application runs."""
 
     name: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
@@ -74,7 +67,7 @@ class Tool(_Strict):
     cache_control: dict[str, Any] | None = None
 
 
-class ToolChoice(_Strict):
+class ToolChoice(Strict):
     """Whether a tool must be called, and which."""
 
     type: Literal["auto", "any", "tool", "none"]
@@ -82,7 +75,7 @@ class ToolChoice(_Strict):
     disable_parallel_tool_use: Literal[False] | UnsetType = UNSET
 
 
-class CountTokens(_Strict, kw_only=True):
+class CountTokens(Strict, kw_only=True):
     """The body of POST /v1/messages/count_tokens."""
 
     model: Text

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from freehold.errors import BadRequest, FreeholdError, Unsupported, WrongMediaType
 from freehold.types import Kind, Request
@@ -23,6 +23,15 @@ _MISSING = re.compile(r"Object missing required field `([^`]*)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`")
 _MAX_DEPTH = 100  # brackets inside brackets; whoever reads it next may recurse
 _MAX_DEPTH_HINT = f"At most {_MAX_DEPTH} levels."
+
+
+Text = Annotated[str, Meta(min_length=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=1, le=1 << 24)]
+
+
+class Strict(Struct, forbid_unknown_fields=True):
+    """Every object on the wire: an unknown field is an error."""
 
 
 class Form(Struct, frozen=True):

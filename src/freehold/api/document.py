@@ -34,7 +34,7 @@ def openapi() -> dict[str, Any]:
     forms = (*openai.OpenAI.forms, *anthropic.Anthropic.forms)
     references, components = msgspec.json.schema_components([form.schema for form in forms], ref_template=_REF)
     paths = {form.path: {"post": _call(form, schema)} for form, schema in zip(forms, references, strict=True)}
-    for path, (summary, keyed) in _LOOKS.items():
+    for path, (summary, keyed) in LOOKS.items():
         paths[path] = {"get": _look(summary, keyed=keyed)}
     paths["/v1/models/{model}"]["get"]["parameters"] = [
         {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -54,7 +54,7 @@ def openapi() -> dict[str, Any]:
     }
 
 
-_LOOKS = {
+LOOKS = {
     "/healthz": ("The process is alive", False),
     "/readyz": ("Calls are answered", False),
     "/v1/models": ("The models that can be called", True),

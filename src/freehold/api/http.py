@@ -16,14 +16,13 @@ import ssl
 import sys
 import traceback
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from http import HTTPStatus
+from collections.abc import Awaitable, Callable
 from socket import socket as Socket
 from typing import Any
 
 import httptools
-from msgspec import Struct
 
+from freehold.api.message import HttpRequest, HttpResponse, head
 from freehold.config import LimitsSettings
 from freehold.errors import (
     BadRequest,
@@ -40,33 +39,6 @@ _AHEAD = 64 * 1024
 _SWEEP = 0.5  # seconds between looks at the connections that have a deadline
 _LINGER = 1.0  # seconds that a refused client gets to read its answer
 _BODY_TOTAL = 20  # a body may take this many times `body_seconds` in all
-
-REASONS = {status.value: status.phrase for status in HTTPStatus}
-
-
-class HttpRequest(Struct):
-    """One request as it came. Header names are in lower case; ``path`` has no query.
-
-    ``admitted`` is what the gate gave for it, if it was asked.
-    """
-
-    id: str
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-    version: str = "1.1"
-    admitted: Any = None
-
-
-class HttpResponse(Struct):
-    """What to send. A ``body`` of bytes goes out in one write; a stream as its pieces come."""
-
-    status: int
-    body: bytes | AsyncIterator[bytes]
-    media_type: str = "application/json"
-    headers: tuple[tuple[str, str], ...] = ()
-
 
 Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 Gate = Callable[[HttpRequest], Any]  # raises what the handler would, before a body is taken in
@@ -370,19 +342,19 @@ class Connection(asyncio.Protocol):
         """Write the response; says whether the connection can take another request."""
         if isinstance(response.body, bytes):
             body = b"" if request.method == "HEAD" else response.body
-            self._transport.write(_head(request.id, response, keep_alive, len(response.body)) + body)
+            self._transport.write(head(request.id, response, keep_alive, len(response.body)) + body)
             if not self._writable.is_set():
                 await self._drain()
             return keep_alive
         chunked = request.version != "1.0"
-        head = _head(request.id, response, keep_alive and chunked, None if chunked else -1)
+        begin = head(request.id, response, keep_alive and chunked, None if chunked else -1)
         async with contextlib.aclosing(response.body) as pieces:
             async for piece in pieces:
-                self._transport.write(head + (b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece))
-                head = b""
+                self._transport.write(begin + (b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece))
+                begin = b""
                 if not self._writable.is_set():
                     await self._drain()
-        self._transport.write(head + (b"0\r\n\r\n" if chunked else b""))
+        self._transport.write(begin + (b"0\r\n\r\n" if chunked else b""))
         return keep_alive and chunked
 
     async def _drain(self) -> None:
@@ -408,7 +380,7 @@ class Connection(asyncio.Protocol):
         """Answer a request that never became one, and close."""
         self._refused = True
         response = self.server.on_error(self._target.partition(b"?")[0].decode("latin-1"), self._id, error)
-        self._transport.write(_head(self._id, response, False, len(response.body)) + response.body)
+        self._transport.write(head(self._id, response, False, len(response.body)) + response.body)
         self._loop.call_later(_LINGER, self.end)
         if self._transport.can_write_eof():
             self._transport.write_eof()
@@ -431,24 +403,6 @@ def _cause_of(stop: Exception) -> FreeholdError:
         _report(cause or stop)
         return FreeholdError("An unexpected fault; it was written to the server's log.")
     return BadRequest(f"This is not HTTP/1.1 as it should be: {stop}.", hint="")
-
-
-def _head(request_id: str, response: HttpResponse, keep_alive: bool, length: int | None) -> bytes:
-    lines = [
-        f"HTTP/1.1 {response.status} {REASONS.get(response.status, 'Unknown')}",
-        f"content-type: {response.media_type}",
-        f"x-request-id: {request_id}",
-        "cache-control: no-store",
-        "x-content-type-options: nosniff",
-        *(f"{name}: {value}" for name, value in response.headers),
-    ]
-    if length is None:
-        lines.append("transfer-encoding: chunked")
-    elif length >= 0:  # otherwise the end of the connection is the end of the body
-        lines.append(f"content-length: {length}")
-    if not keep_alive:
-        lines.append("connection: close")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
 
 
 def _report(error: Exception) -> None:

@@ -9,35 +9,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from freehold.api import base
+from freehold.api.base import Count, Share, Strict, Text
 from freehold.errors import BadRequest, FreeholdError
 from freehold.types import Kind, Request
 
 Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
-Text = Annotated[str, Meta(min_length=1)]
-Count = Annotated[int, Meta(ge=1, le=1 << 24)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
-Share = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
 Token = Annotated[int, Meta(ge=0, le=1 << 31)]
 Stop = Text | Annotated[list[Text], Meta(max_length=16)]
 
 
-class _Strict(Struct, forbid_unknown_fields=True):
-    """Every object on the wire: an unknown field is an error."""
-
-
-class FunctionCall(_Strict):
+class FunctionCall(Strict):
     """A call that a model made."""
 
     name: str
     arguments: str
 
 
-class ToolCall(_Strict):
+class ToolCall(Strict):
     """A call that a model made, with its id."""
 
     id: str
@@ -46,14 +40,14 @@ class ToolCall(_Strict):
     index: int | None = None
 
 
-class TextPart(_Strict):
+class TextPart(Strict):
     """A part of a message."""
 
     text: str
     type: Literal["text"]
 
 
-class Message(_Strict):
+class Message(Strict):
     """One message of a conversation. The last fields are those of an answer sent back as it came."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -67,7 +61,7 @@ class Message(_Strict):
     function_call: UnsetType | None = UNSET
 
 
-class Function(_Strict):
+class Function(Strict):
     """A function that may be called."""
 
     name: Name
@@ -76,27 +70,27 @@ class Function(_Strict):
     strict: bool | None = None
 
 
-class Tool(_Strict):
+class Tool(Strict):
     """A tool; functions are the only kind here."""
 
     type: Literal["function"]
     function: Function
 
 
-class NamedFunction(_Strict):
+class NamedFunction(Strict):
     """A function, by name."""
 
     name: Name
 
 
-class ToolChoice(_Strict):
+class ToolChoice(Strict):
     """The one function that must be called."""
 
     type: Literal["function"]
     function: NamedFunction
 
 
-class JsonSchema(_Strict):
+class JsonSchema(Strict):
     """A schema that the answer must fit."""
 
     schema: dict[str, Any]
@@ -105,21 +99,21 @@ class JsonSchema(_Strict):
     strict: bool | None = None
 
 
-class ResponseFormat(_Strict):
+class ResponseFormat(Strict):
     """The form of the answer."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
 
-class StreamOptions(_Strict):
+class StreamOptions(Strict):
     """Options of a stream."""
 
     include_usage: bool = False
     include_obfuscation: Literal[False] = False
 
 
-class _Sampling(_Strict, kw_only=True):
+class _Sampling(Strict, kw_only=True):
     """How tokens are drawn; common to chat and completions."""
 
     model: Text
@@ -162,7 +156,7 @@ class Completion(_Sampling, kw_only=True):
     logprobs: Annotated[int, Meta(ge=0, le=20)] | UnsetType = UNSET
 
 
-class Embedding(_Strict, kw_only=True):
+class Embedding(Strict, kw_only=True):
     """The body of POST /v1/embeddings."""
 
     model: Text
@@ -175,7 +169,7 @@ class Embedding(_Strict, kw_only=True):
     encoding_format: Literal["float", "base64"] = "float"
 
 
-class ResponseTool(_Strict):
+class ResponseTool(Strict):
     """A function that may be called, in the form of /v1/responses."""
 
     type: Literal["function"]
@@ -185,14 +179,14 @@ class ResponseTool(_Strict):
     strict: bool | None = None
 
 
-class ResponseToolChoice(_Strict):
+class ResponseToolChoice(Strict):
     """The one function that must be called, in the form of /v1/responses."""
 
     type: Literal["function"]
     name: Name
 
 
-class TextFormat(_Strict):
+class TextFormat(Strict):
     """The form of the answer, in the form of /v1/responses."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -202,14 +196,14 @@ class TextFormat(_Strict):
     strict: bool | None = None
 
 
-class TextOptions(_Strict):
+class TextOptions(Strict):
     """Options of the answer's text."""
 
     format: TextFormat | UnsetType = UNSET
     verbosity: Literal["medium"] | None = None
 
 
-class ItemText(_Strict):
+class ItemText(Strict):
     """Text in an item; the last two are those of an answer sent back as it came."""
 
     type: Literal["input_text", "output_text", "text"]
@@ -218,7 +212,7 @@ class ItemText(_Strict):
     logprobs: list[Any] | None = None
 
 
-class _Item(_Strict, kw_only=True):
+class _Item(Strict, kw_only=True):
     """What every item may carry, sent back as it came."""
 
     id: str | None = None
@@ -260,7 +254,7 @@ class ReasoningItem(_Item, kw_only=True):
     encrypted_content: None = None
 
 
-class Response(_Strict, kw_only=True):
+class Response(Strict, kw_only=True):
     """The body of POST /v1/responses."""
 
     model: Text

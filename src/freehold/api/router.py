@@ -13,7 +13,7 @@ from freehold.answer import Beginning, House, answer
 from freehold.api import base
 from freehold.api.admin import Admin
 from freehold.api.anthropic import Anthropic
-from freehold.api.http import HttpRequest, HttpResponse
+from freehold.api.message import HttpRequest, HttpResponse
 from freehold.api.openai import OpenAI
 from freehold.auth import KeyRing
 from freehold.errors import FreeholdError, MethodNotAllowed, ModelNotFound, NotFound, Stopping

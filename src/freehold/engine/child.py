@@ -76,11 +76,9 @@ def main() -> int:
 
 
 def _seal(order: Order) -> tuple[Layer, ...]:
-    if order.seal == "off":
-        return (Layer("seal", False, "switched off by the setting 'seal'", "reported"),)
     memory = order.memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4 * 3
     plan = seal.engine_plan(model=Path(order.model), folder=Path(order.socket).parent, data_bytes=memory)
-    return seal.apply(plan)
+    return seal.put_on(order.seal, plan)
 
 
 def _keep_output() -> Any:

@@ -1,10 +1,10 @@
 """The kernel seal: what a sealed process can no longer do, whoever wrote the code that runs in it.
 
-`apply` puts the seal on the calling process for good; `read` asks the kernel what any process wears;
+`put_on` seals the calling process for good, as the setting says; `read` asks the kernel what any process wears;
 `trial` holds the attempts to get out that ``freehold prove privacy`` makes.
 """
 
 from freehold.seal.kernel import read
-from freehold.seal.plan import Plan, apply, engine_plan, gateway_plan, missing
+from freehold.seal.plan import Plan, apply, engine_plan, gateway_plan, missing, put_on
 
-__all__ = ["Plan", "apply", "engine_plan", "gateway_plan", "missing", "read"]
+__all__ = ["Plan", "apply", "engine_plan", "gateway_plan", "missing", "put_on", "read"]

@@ -66,6 +66,13 @@ def apply(plan: Plan) -> tuple[Layer, ...]:
     return tuple(_step(name, step) for name, step in steps)
 
 
+def put_on(mode: str, plan: Plan) -> tuple[Layer, ...]:
+    """`apply`, unless the setting ``seal`` is off: then one layer that says so."""
+    if mode == "off":
+        return (Layer("seal", False, "switched off by the setting 'seal'", "reported"),)
+    return apply(plan)
+
+
 def missing(layers: Iterable[Layer]) -> list[str]:
     """The layers that are not on, each with the reason."""
     return [f"{layer.name} ({layer.detail})" for layer in layers if not layer.active]
