@@ -20,7 +20,7 @@ test: install-test     ## set up with the test dependencies, then the whole suit
 bench: install-test    ## compare the request path with others; writes docs/reference/benchmarks.md
 	$(BIN)/python benchmarks/bench.py --rounds $(or $(ROUNDS),5)
 
-soak: install-test     ## disconnects, crashes and memory at full size; takes about half an hour
+soak: install-test     ## disconnects, crashes and memory at full size; some ten minutes
 	$(BIN)/python benchmarks/soak.py
 
 lint: install-test

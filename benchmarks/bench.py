@@ -139,7 +139,7 @@ def one_round(one: who.Contestant, seconds: float) -> dict:
     for connections in (1, 16, 64):
         before = cpu_seconds(one)
         run = load(one, whole, connections=connections, seconds=seconds)
-        run["cpu_us"] = round((cpu_seconds(one) - before) * 1e6 / max(run["answered"], 1), 1)
+        run["cpu_us"] = round((cpu_seconds(one) - before) * 1e6 / max(run["answered"] + run["warmed_up_with"], 1), 1)
         found[f"whole_{connections}"] = run
     found["stream_64"] = load(one, stream, connections=64, seconds=seconds)
     found["stream_open"] = load(one, stream, rate=10, seconds=seconds + 1)

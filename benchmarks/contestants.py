@@ -44,7 +44,7 @@ class Contestant:
         self.port = 0
         self.key = ""
         self.started_s = 0.0
-        self.folder = Path(tempfile.mkdtemp(prefix="bench-"))
+        self.folder = Path()
 
     def install(self) -> None:
         """Make its virtual environment, if it needs one. Raises Unavailable."""
@@ -53,6 +53,7 @@ class Contestant:
 
     def start(self) -> None:
         """Start it in front of a fresh mock and wait until it answers a call. Raises Unavailable."""
+        self.folder = Path(tempfile.mkdtemp(prefix="bench-"))
         self.mock_port, self.port = free_port(), free_port()
         self.mock = spawn([PYTHON, str(HERE / "mock.py"), str(self.mock_port)], LOAD_CORE, self.folder / "mock.log")
         wait_for(lambda: answers(self.mock_port, "/v1/models", ""), self.mock, 20)
@@ -79,7 +80,8 @@ class Contestant:
                 if process.poll() is None:
                     process.kill()
                     process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder != Path():
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def processes(self) -> list[int]:
         """The gateway's process and its children."""
@@ -94,10 +96,6 @@ class Direct(Contestant):
     """The load goes to the mock itself: what the mock and the load generator can do."""
 
     name = "direct to the mock"
-
-    def start(self) -> None:
-        super().start()
-        self.port = self.mock_port
 
     def launch(self) -> subprocess.Popen:
         self.port = self.mock_port
@@ -119,6 +117,7 @@ class Freehold(Contestant):
         self.running: Running | None = None
 
     def start(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="bench-"))
         model = self.folder / "tiny.gguf"
         model.write_bytes(gguf())
         settings = {"FREEHOLD_LEDGER_DURABILITY": self.durability, "FREEHOLD_ENGINE_SLOTS": "64"}

@@ -124,7 +124,8 @@ class OwnEngine:
 
 
 def rate(flags: list[str], request: dict, count: int) -> float:
-    """Events a second of so many streams at once, from the first event of the first to the end of the last."""
+    """Events a second of so many streams at once, from before they connect to the end of the last. An event is a
+    token, but for three of each stream: its beginning, its end and [DONE]; both ways have them."""
     command = [sys.executable, str(HERE / "load.py"), *flags, "--body", json.dumps(request)]
     command += ["--connections", str(count), "--requests", str(count), "--seconds", "120", "--warm", "0"]
     time.sleep(0.3)

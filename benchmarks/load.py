@@ -192,8 +192,9 @@ async def run(arguments: argparse.Namespace) -> dict:
     body = arguments.body.encode()
     headers = {"Authorization": f"Bearer {arguments.key}"} if arguments.key else {}
     target = Target(arguments.socket or arguments.port, arguments.path, body, headers)
+    warm: list[Sample] = []
     if arguments.warm:
-        await closed(target, min(arguments.connections, 4), arguments.warm, 10_000_000)
+        warm = await closed(target, min(arguments.connections, 4), arguments.warm, 10_000_000)
     gc.collect()
     gc.disable()
     begun = time.perf_counter()
@@ -201,7 +202,7 @@ async def run(arguments: argparse.Namespace) -> dict:
         samples = await paced(target, arguments.rate, arguments.seconds)
     else:
         samples = await closed(target, arguments.connections, arguments.seconds, arguments.requests or 10**9)
-    return summary(samples, time.perf_counter() - begun)
+    return summary(samples, time.perf_counter() - begun) | {"warmed_up_with": len(warm)}
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ generator; they take turns. "direct to the mock" is what those two can do by the
 machine at that hour; the ratios, in bold, are to {reference} in the same run. {network}
 
 A whole answer has one token, the case in which a gateway weighs most. Freehold asks its engine for a stream even where
-the client wants a whole answer (it can then end the work at once, and knows the count), so it alone is sent five
-events for it. Streams have 31 events.
+the client wants a whole answer (it can then end the work at once, and knows the count), so it alone is sent
+four events for it. Streams have 31 events.
 """
 
 
@@ -32,7 +32,7 @@ def page(result: dict) -> str:
     network = "All of it ran in a network namespace with loopback alone." if result["own_network"] else ""
     parts = [
         HEAD.format(
-            **{name: result[name] for name in ("date", "command", "rounds", "seconds", "tokens")},
+            **{name: result[name] for name in ("date", "command", "rounds", "seconds")},
             **machine, reference=REFERENCE, network=network,
         ),
         contestants(rows, result["missing"]),

@@ -48,6 +48,7 @@ class Leaver:
     stream: bool
     stay: float | None  # seconds until it leaves; None: it stays to the end
     read: int  # bytes that it reads at most; 0: none
+    seed: int = 0
     left_at: float = 0.0
     whole: bool = False
 
@@ -56,8 +57,9 @@ class Leaver:
         return f"m{self.number}"
 
     def request(self, key: str) -> bytes:
-        order = {"tokens": random.randint(1, 30), "first_ms": random.choice([1, 5, 30]),
-                 "each_ms": random.choice([2, 3, 8]), "mark": self.mark}  # fmt: skip
+        dice = random.Random(f"{self.seed} {self.number}")
+        order = {"tokens": dice.randint(1, 30), "first_ms": dice.choice([1, 5, 30]),
+                 "each_ms": dice.choice([4, 6, 10]), "mark": self.mark}  # fmt: skip
         text = json.dumps(order, separators=(",", ":"))[:-1] + ',"pad":"' + " ".join(["x"] * self.words) + '"}'
         body: dict = {"model": "tiny", "stream": self.stream}
         body |= {"prompt": text} if self.kind == "completions" else {}
@@ -79,6 +81,7 @@ def leavers(count: int, seed: int) -> list[Leaver]:
             random.random() < 0.6,
             random.choice([None, 0.0, random.random() * 0.02, random.random() * 0.2, random.random() * 0.2]),
             random.choice([0, 1, 1 << 20, 1 << 20]),
+            seed,
         )
         for number in range(count)
     ]
@@ -94,7 +97,7 @@ async def play(leaver: Leaver, port: int, key: str) -> None:
                 leaver.whole = await _read(reader, leaver)
     finally:
         leaver.left_at = time.monotonic()
-        if random.random() < 0.5:
+        if leaver.number % 2:
             writer.transport.abort()
         await _close(writer)
 

@@ -55,3 +55,12 @@ def test_the_home_is_flag_then_variable_then_default(tmp_path):
     assert config.home_folder(str(tmp_path), {"FREEHOLD_HOME": "/x"}) == tmp_path
     assert str(config.home_folder(None, {"FREEHOLD_HOME": "/x"})) == "/x"
     assert config.home_folder(None, {}).name == ".freehold"
+
+
+def test_every_engine_setting_can_be_set_for_one_model():
+    """The two tables have the same names, and what is set for the model wins."""
+    assert config.ModelSettings.__struct_fields__ == config.EngineSettings.__struct_fields__
+    own = config.ModelSettings(slots=2)
+    settings = config.Settings(engine=config.EngineSettings(slots=7, context=9), models={"m": own})
+    assert (settings.engine_for("m").slots, settings.engine_for("m").context) == (2, 9)
+    assert settings.engine_for("other").slots == 7

@@ -157,7 +157,8 @@ def test_relaxed_serves_nothing_while_the_ledger_cannot_be_written_and_loses_not
         entry = ledger.open("req_1", BOB, Kind.CHAT)
         entry.settle(answered())
         await entry.on_disk()
-        await asyncio.sleep(WINDOW * 3)
+        while not ledger._commits.failing:
+            await asyncio.sleep(WINDOW)
         refused = ledger.open("req_2", BOB, Kind.CHAT)
         with pytest.raises(Unaccountable):
             await refused.begin()
@@ -168,6 +169,50 @@ def test_relaxed_serves_nothing_while_the_ledger_cannot_be_written_and_loses_not
 
     asyncio.run(scenario())
     assert [(call.id, call.outcome) for call in ledger.calls()] == [("req_1", "answered")]
+
+
+def test_calls_refused_while_the_disk_is_full_leave_nothing(ledger, path):
+    """Many at once, again and again: none of them is a call, and none comes back as one."""
+
+    async def one(number: int) -> None:
+        entry = ledger.open(f"req_{number}", BOB, Kind.CHAT)
+        with contextlib.suppress(Unaccountable):
+            await entry.begin()
+        entry.settle(Settlement(Outcome.FAILED, 503))
+
+    async def scenario():
+        ledger.start()
+        move(path, "calls", "away")
+        with pytest.raises(Unaccountable):
+            await ledger.open("req_first", BOB, Kind.CHAT).on_disk()
+        for start in range(0, 200, 20):
+            await asyncio.gather(*(one(number) for number in range(start, start + 20)))
+            await asyncio.sleep(0.01)
+        assert len(ledger._commits._changed) == 1
+        move(path, "away", "calls")
+        await ledger.stop()
+
+    asyncio.run(scenario())
+    assert [call.id for call in ledger.calls()] == ["req_first"]
+
+
+def test_an_answer_that_could_not_be_accounted_for_is_not_one(ledger, path):
+    """Settled as answered, refused because the disk was full: the entry says failed when it can be written."""
+
+    async def scenario():
+        ledger.start()
+        entry = ledger.open("req_1", BOB, Kind.CHAT)
+        await entry.on_disk()
+        move(path, "calls", "away")
+        entry.settle(answered(usage=Usage(3, 4)))
+        with pytest.raises(Unaccountable):
+            await entry.on_disk()
+        move(path, "away", "calls")
+        await ledger.stop()
+
+    asyncio.run(scenario())
+    (call,) = ledger.calls()
+    assert (call.outcome, call.error, call.completion_tokens) == ("failed", "ledger_unavailable", 4)
 
 
 def test_a_row_that_cannot_be_written_fails_alone(ledger):

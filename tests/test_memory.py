@@ -2,7 +2,6 @@
 
 import pytest
 
-from freehold.config import EngineSettings, ModelSettings
 from freehold.engine import memory
 
 STARTER = {
@@ -36,13 +35,3 @@ def test_a_file_that_says_nothing_needs_its_size():
     """And what any engine takes."""
     empty = memory.need({}, 0, tokens=1, batch=1, kv_type="f16")
     assert memory.need({}, 1000, tokens=4096, batch=32, kv_type="f16") == empty + 1000
-
-
-def test_the_machine_has_some():
-    """No more than there is."""
-    assert 1 << 28 < memory.machine() < 1 << 50
-
-
-def test_every_engine_setting_can_be_set_for_one_model():
-    """The two lists of names are one."""
-    assert ModelSettings.__struct_fields__ == EngineSettings.__struct_fields__

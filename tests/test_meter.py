@@ -126,3 +126,16 @@ def test_an_error_in_the_stream_is_a_failure_and_what_cannot_be_read_is_passed_o
         Events().read(b"data: {not json}\n\nevent: x\n: comment\n" + events({"error": {"message": "out of memory"}}))
     )
     assert meter.failure == "out of memory"
+
+
+def test_the_count_of_a_stream_with_include_usage_is_its_last_chunks():
+    """Which has no choices: the token that ended the answer is in it, and in no event before."""
+    meter = Meter()
+    chunk = {"choices": [{"index": 0, "delta": {"content": "x"}}], "timings": {"prompt_n": 5, "predicted_n": 3}}
+    last = {
+        "choices": [],
+        "usage": {"prompt_tokens": 5, "completion_tokens": 4},
+        "timings": {"prompt_n": 5, "predicted_n": 4},
+    }
+    meter.read(Events().read(events(chunk, last)))
+    assert (meter.usage.prompt, meter.usage.completion) == (5, 4)

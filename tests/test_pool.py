@@ -8,7 +8,7 @@ import pytest
 
 from freehold.config import CallerSettings, PoolSettings, QueueSettings
 from freehold.engine.pool import Pool
-from freehold.errors import BadModel, EngineUnready, Overloaded, QueueFull, RateLimited
+from freehold.errors import BadModel, EngineUnready, Overloaded, QueueFull, RateLimited, Stopping, Unsupported
 from freehold.lease import Leases
 from freehold.types import Caller, EngineState, Kind, Manifest, Request, Role, SeatView
 
@@ -36,6 +36,10 @@ class Engine:
         self.ready = False
         self.house.log.append(f"{self.model.name} down")
 
+    def check(self, request):
+        if request.body["n"] > 10:
+            raise Unsupported("Too many choices.")
+
     def state(self) -> EngineState:
         state = "ready" if self.ready else "restarting"
         return EngineState(self.model.name, self.model.digest, "test", state, 1, 0, 1, self.slots)
@@ -49,25 +53,29 @@ class House:
         self.log: list[str] = []
         self.made = 0
         settings = PoolSettings(**{"memory_bytes": 25, "stay_seconds": 0} | pool)
-        self.pool = Pool(self.make, settings, QueueSettings(**queue or {}))
+        self.pool = Pool(self, settings, QueueSettings(**queue or {}))
         self.leases = Leases(self.pool, CallerSettings(**callers or {}))
 
-    def make(self, model, vectors, report):
+    def build(self, model, vectors):
         self.made += 1
-        report("verifying", 1, 2)
         return Engine(model, self)
+
+    def verify(self, model, report):
+        report(1, 2)
 
     @asynccontextmanager
     async def take(self, caller=ANN, model="a", kind=Kind.CHAT, n=1):
-        lease = await self.leases.take("req_1", caller, Request(kind, model, {"n": n}), MODELS[model])
+        lease = self.leases.begin(caller)
         try:
+            await lease.take("req_1", Request(kind, model, {"n": n}), MODELS[model])
             yield lease
         finally:
             lease.release()
 
-    async def hold(self, seconds=0.0, **what):
+    async def hold(self, seconds=0.0, gate=None, **what):
+        """Hold a lease for so long, or until the gate is opened."""
         async with self.take(**what) as lease:
-            await asyncio.sleep(seconds)
+            await (gate.wait() if gate else asyncio.sleep(seconds))
             return lease
 
     def seat(self, model="a"):
@@ -106,7 +114,7 @@ async def test_an_engine_comes_up_at_its_first_call_and_those_who_come_meanwhile
     async with open_house(start_seconds=0.05) as house:
         leases = await asyncio.gather(*(house.hold() for _ in range(5)))
         assert house.made == 1 and house.log == ["a up"]
-        assert sorted(lease.slot.place for lease in leases) == [1, 2, 3, 4, 5]
+        assert sorted(lease.ticket.place for lease in leases) == [1, 2, 3, 4, 5]
         said = dict(leases[0].headers)["x-freehold-queue"]
         assert 'engine="stopped"' in said and "waited_ms=" in said
         assert (await house.hold()).headers == ()  # who does not wait is told nothing
@@ -115,6 +123,7 @@ async def test_an_engine_comes_up_at_its_first_call_and_those_who_come_meanwhile
 @scenario
 async def test_no_more_calls_at_once_than_slots():
     """Whatever the number of callers; and none is left over at the end."""
+    random.seed(1)
     async with open_house(slots=3) as house:
         most = 0
 
@@ -125,7 +134,7 @@ async def test_no_more_calls_at_once_than_slots():
                 await asyncio.sleep(random.random() / 500)
 
         def held():
-            return house.pool._seats["sha256:a", False].holding
+            return house.pool._seats["a", "sha256:a", False].holding
 
         await asyncio.gather(*(one() for _ in range(200)))
         assert most == 3 and not held() and not house.seat().waiting
@@ -142,20 +151,24 @@ async def test_one_caller_with_a_hundred_calls_does_not_delay_anothers_first():
             done.append(name)
 
         tasks = [asyncio.create_task(one(ANN, "ann")) for _ in range(100)]
-        await until(lambda: len(house.seat().waiting) == 98)
+        await until(lambda: len(house.seat().waiting) >= 50)
+        before = len(done)
         tasks.append(asyncio.create_task(one(BOB, "bob")))
         await asyncio.gather(*tasks)
-        assert done.index("bob") <= 4
+        assert done.index("bob") - before <= 4
 
 
 @scenario
 async def test_a_full_line_sends_the_last_in_it_away():
     """Which is the caller with the most, even when another came later; with a time to come back."""
     async with open_house(slots=1, queue={"calls": 3}) as house:
+        gate = asyncio.Event()
         await house.hold()  # it is up
-        tasks = [asyncio.create_task(house.hold(0.02)) for _ in range(4)]
+        tasks = [asyncio.create_task(house.hold(gate=gate)) for _ in range(4)]
         await until(lambda: len(house.seat().waiting) == 3)
         bob = asyncio.create_task(house.hold(caller=BOB))
+        await until(lambda: any(ticket.caller == BOB for ticket in house.seat().waiting))
+        gate.set()
         found = await asyncio.gather(*tasks, bob, return_exceptions=True)
         assert [isinstance(one, QueueFull) for one in found] == [False, False, False, True, False]
         assert found[3].status == 429 and found[3].retry_after >= 1
@@ -165,17 +178,27 @@ async def test_a_full_line_sends_the_last_in_it_away():
 async def test_a_call_waits_so_long_and_no_longer():
     """503, and it is out of the line."""
     async with open_house(slots=1, queue={"seconds": 0.05}) as house:
-        holder = asyncio.create_task(house.hold(0.2))
+        gate = asyncio.Event()
+        holder = asyncio.create_task(house.hold(gate=gate))
         await until(lambda: house.seat().holding)
         with pytest.raises(Overloaded, match=r"waited 0\.05 s") as caught:
             await house.hold()
         assert caught.value.retry_after >= 1 and not house.seat().waiting
+        gate.set()
         await holder
+
+
+@scenario
+async def test_the_time_in_which_an_engine_comes_up_does_not_count():
+    """However long it takes, its first callers are answered."""
+    async with open_house(start_seconds=0.3, queue={"seconds": 0.05}) as house:
+        await asyncio.gather(house.hold(), house.hold())
 
 
 @scenario
 async def test_whoever_leaves_while_waiting_or_holding_leaves_nothing_behind():
     """A thousand calls, each cancelled at some moment: then as many slots as before, and the next call is served."""
+    random.seed(2)
     async with open_house(slots=4, queue={"calls": 1000}) as house:
         tasks = []
         for number in range(1000):
@@ -217,10 +240,11 @@ async def test_releasing_twice_is_releasing_once():
 
 
 @scenario
-async def test_counting_takes_no_slot_and_choices_take_one_each():
+async def test_choices_take_a_slot_each():
     """And more choices than slots take them all."""
     async with open_house(slots=2) as house, house.take(n=9):
-        assert (await house.hold(kind=Kind.COUNT)).slot.place == 0
+        with pytest.raises(Unsupported):
+            await house.hold(n=11)  # nobody waits for a refusal
         waiting = asyncio.create_task(house.hold())
         await until(lambda: house.seat().waiting)
         waiting.cancel()
@@ -240,12 +264,14 @@ async def test_the_least_recently_used_makes_room():
 async def test_nobody_is_stopped_in_mid_call():
     """The one who has to go answers what it has in hand, and then those in its line wait for it to come back."""
     async with open_house(memory_bytes=15, slots=1) as house:
-        first = asyncio.create_task(house.hold(0.05))
+        gate = asyncio.Event()
+        first = asyncio.create_task(house.hold(gate=gate))
         await until(lambda: house.seat().holding)
         queued = asyncio.create_task(house.hold())
         other = asyncio.create_task(house.hold(model="b"))
-        await asyncio.sleep(0.03)
+        await until(lambda: house.seat().stage == "making room")
         assert house.log == ["a up"]
+        gate.set()
         await asyncio.gather(first, queued, other)
         assert house.log == ["a up", "a down", "b up", "b down", "a up"]
 
@@ -253,7 +279,7 @@ async def test_nobody_is_stopped_in_mid_call():
 @scenario
 async def test_an_engine_with_callers_stays_a_while_before_it_makes_room():
     """So that two models that fight for the memory each get something done."""
-    async with open_house(memory_bytes=15, slots=1, stay_seconds=0.2) as house:
+    async with open_house(memory_bytes=15, slots=1, stay_seconds=2) as house:
         begun = asyncio.get_running_loop().time()
         stop = begun + 0.15
 
@@ -279,12 +305,33 @@ async def test_a_model_that_can_never_fit_says_so():
 
 @scenario
 async def test_a_model_that_does_not_come_up_says_why_to_all_who_wait():
-    """And the next call tries again."""
+    """And a later call tries again."""
     async with open_house(broken=["a"]) as house:
         found = await asyncio.gather(*(house.hold() for _ in range(3)), return_exceptions=True)
         assert [type(one) for one in found] == [EngineUnready] * 3 and "It is damaged." in found[0].message
         house.broken = ()
+        with pytest.raises(EngineUnready):  # for a moment nobody tries again
+            await house.hold()
+        assert house.made == 1
+        next(iter(house.pool._seats.values())).failed_at = 0.0
         await house.hold()
+
+
+@scenario
+async def test_an_engine_that_nobody_waits_for_any_more_displaces_nobody():
+    """A caller that leaves at once cannot have a busy engine stopped."""
+    async with open_house(memory_bytes=15, slots=1, stay_seconds=0.1) as house:
+        gate = asyncio.Event()
+        busy = asyncio.create_task(house.hold(gate=gate))
+        await until(lambda: house.seat().holding)
+        gone = asyncio.create_task(house.hold(model="b"))
+        await until(lambda: house.seat("b").stage == "waiting for memory")
+        gone.cancel()
+        await asyncio.sleep(0.2)
+        gate.set()
+        await busy
+        await until(lambda: house.seat("b").stage == "stopped")
+        assert house.log == ["a up"]
 
 
 @scenario
@@ -306,10 +353,10 @@ async def test_calls_wait_while_their_engine_restarts():
         engine.ready = False
         waiting = asyncio.create_task(house.hold())
         await until(lambda: house.seat().waiting)
-        assert house.pool.restarting == ["restarting"] and not waiting.done()
+        assert house.pool.unready == ["restarting"] and not waiting.done()
         engine.ready = True
         engine.on_ready()
-        assert (await waiting).slot.found == "restarting"
+        assert (await waiting).ticket.found == "restarting"
 
 
 @scenario
@@ -319,7 +366,7 @@ async def test_stopping_sends_away_whoever_waits():
         waiting = asyncio.create_task(house.hold())
         await until(lambda: house.seat().stage == "starting")
         await house.pool.stop()
-        with pytest.raises(EngineUnready, match="stopping"):
+        with pytest.raises(Stopping):
             await waiting
 
 
@@ -352,3 +399,13 @@ async def test_a_caller_may_begin_so_many_calls_in_a_minute():
         refused = [one for one in found if isinstance(one, RateLimited)]
         assert len(refused) == 140 and {one.retry_after for one in refused} == {1}
         await house.hold(caller=BOB)
+
+
+@scenario
+async def test_a_call_that_comes_while_its_engine_is_brought_up_starts_no_second():
+    """Neither at the server's start nor later."""
+    async with open_house(start_seconds=0.05) as house:
+        starting = asyncio.create_task(house.pool.start([MODELS["a"]]))
+        await until(lambda: house.seat().stage == "starting")
+        await asyncio.gather(starting, house.hold(), house.hold())
+        assert house.made == 1 and house.log == ["a up"]

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from freehold import policy, route
 from freehold.engine.base import Reply
-from freehold.errors import Forbidden, FreeholdError, Refused
+from freehold.errors import EngineFailed, Forbidden, FreeholdError, Refused
 from freehold.lease import Lease, Leases
 from freehold.ledger import Ledger
 from freehold.types import Caller, Kind, Manifest, Outcome, Request, Settlement, Usage
@@ -39,8 +39,8 @@ async def answer(
     """Answer one call: first its `Beginning`, then the bytes.
 
     ``read`` makes the checked request out of what the client sent; it is called after the entry is open, so
-    that a request which cannot be read is accounted for too. Nothing is yielded before the entry is on the
-    disk, and not the last bytes before its settlement is.
+    that a request which cannot be read is accounted for too. In strict durability nothing of a stream is yielded
+    before its entry is on the disk, and of no answer the last bytes before its settlement is.
 
     Raises:
         Refused, Failed: as `policy`, `route`, the lease, the ledger and the engine do.
@@ -52,13 +52,14 @@ async def answer(
     entry = house.ledger.open(call_id, caller, kind)
     try:
         await entry.begin()
+        lease = house.leases.begin(caller)
         request = read()
         tally.model, tally.stream = request.model, request.stream
         decision = policy.decide(caller, request)
         if not decision.allowed:
             raise Forbidden(decision.reason)
         tally.manifest = route.find(request, house.models()).model
-        lease = await house.leases.take(call_id, caller, request, tally.manifest)
+        await lease.take(call_id, request, tally.manifest)
         reply = tally.reply = lease.engine.ask(request, lease.engine_done)
         while piece := await reply.read():
             if tally.first is None:
@@ -70,6 +71,8 @@ async def answer(
                 last += piece
             else:
                 yield piece
+        if tally.first is None:
+            raise EngineFailed("The engine answered nothing.")
         tally.outcome = Outcome.ANSWERED if reply.complete and not reply.failure else Outcome.FAILED
     except FreeholdError as error:
         failure = error
@@ -78,11 +81,13 @@ async def answer(
         tally.fault(FreeholdError("An unexpected fault."))
         raise
     finally:
-        if tally.reply is not None:
-            await tally.reply.close()
-        if lease is not None:
-            lease.release()
-        entry.settle(tally.settlement())
+        try:
+            if tally.reply is not None:
+                await tally.reply.close()
+        finally:  # whatever happens, a second cancellation too
+            if lease is not None:
+                lease.release()
+            entry.settle(tally.settlement())
     await entry.on_disk()
     if failure is not None:
         raise failure

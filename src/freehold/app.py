@@ -11,7 +11,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,7 +32,7 @@ from freehold.config import LimitsSettings, ServerSettings, Settings
 from freehold.engine.base import Engine
 from freehold.engine.fake import FakeEngine
 from freehold.engine.llamacpp import LlamaCpp
-from freehold.engine.pool import Pool, Report
+from freehold.engine.pool import Pool
 from freehold.errors import BadConfig, PortTaken, SealMissing, UnsafeBind
 from freehold.home import Home, Running
 from freehold.lease import Leases
@@ -117,12 +117,8 @@ class _Workshop:
         self._engine, self.folder, self._verified = engine, folder, verified
         self._metadata: dict[str, dict[str, Any]] = {}  # by digest; reading it anew takes a moment
 
-    def make(self, model: Manifest, vectors: bool, report: Report) -> Engine:
-        """The engine of a model, whose bytes are what was admitted. Raises BadModel if they are not."""
-        if model.digest in self._verified:
-            self._verified.discard(model.digest)
-        else:
-            self._vault.verify(model, lambda done, total: report("verifying", done, total))
+    def build(self, model: Manifest, vectors: bool) -> Engine:
+        """See `pool.Builder.build`."""
         file = self._vault.blob(model.digest)
         if model.digest not in self._metadata:
             header, _ = gguf.scan(file)
@@ -130,6 +126,13 @@ class _Workshop:
         settings, seal_mode = self._settings.engine_for(model.name), self._settings.seal
         metadata = self._metadata[model.digest]
         return self._engine(model, file, metadata, self.folder, settings, seal_mode, vectors=vectors)
+
+    def verify(self, model: Manifest, report: Callable[[int, int], None]) -> None:
+        """See `pool.Builder.verify`. What was verified a moment ago is not read again."""
+        if model.digest in self._verified:
+            self._verified.discard(model.digest)
+        else:
+            self._vault.verify(model, report)
 
 
 class _Running:
@@ -141,7 +144,7 @@ class _Running:
         self.opened, self.wanted, self.layers, self.host = opened, wanted, layers, host
         self.folder = workshop.folder
         settings = opened.settings
-        self.pool = Pool(workshop.make, settings.pool, settings.queue)
+        self.pool = Pool(workshop, settings.pool, settings.queue)
         self.house = House(opened.ledger, Leases(self.pool, settings.callers), opened.vault.models)
 
     async def run(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
@@ -170,9 +173,11 @@ class _Running:
                 router.stopping = True
                 await server.stop(settings.server.grace)
         finally:
-            await self.pool.stop()
-            await self.opened.ledger.stop()
-            self.opened.keys.close()
+            try:
+                await self.pool.stop()
+            finally:
+                await self.opened.ledger.stop()
+                self.opened.keys.close()
 
     def _facts(self, address: str) -> dict[str, Any]:
         """What status shows and does not change."""

@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, insert, select, update
 
 from freehold.errors import CannotDo, Unaccountable, Unauthenticated
 from freehold.ledger import Ledger, new_id
-from freehold.store import Query, Store, keys
+from freehold.store import Query, Store, cause, keys
 from freehold.types import Caller, Role
 
 PREFIX = "fh_"
@@ -88,9 +88,9 @@ class KeyRing:
             if self._query is None:
                 self._query = self._store.query(_BY_HASH)
             return self._query.first(wanted=wanted)
-        except self._store.errors:
+        except self._store.errors as error:
             self._query = None  # the next look-up opens another
-            raise Unaccountable("The keys cannot be looked up.") from None
+            raise Unaccountable(f"The keys cannot be looked up: {cause(error)}.") from None
 
     def session_key(self, name: str) -> str:
         """A key for the machine's owner that lives in this process only and ends with it."""

@@ -81,7 +81,7 @@ class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
             ge=0,
             le=4096,
             description="prompt tokens taken in at once, between which other calls get their turn and an abandoned one "
-            "ends; 0: 32 on the CPU, 512 where there is a GPU",
+            "ends; 0: 32, which suits a CPU; a GPU wants 512 or more",
         ),
     ] = 0
     memory_bytes: Annotated[
@@ -123,9 +123,11 @@ class QueueSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """The line before an engine whose slots are all taken; see docs/concepts/queue.md."""
 
     calls: Annotated[
-        Positive, Meta(description="calls that may wait for one model; past it the last in line gets 429")
+        Positive, Meta(description="calls that may wait for one engine; past it the last in line gets 429")
     ] = 256
-    seconds: Annotated[Seconds, Meta(description="time that a call may wait; past it it gets 503")] = 120.0
+    seconds: Annotated[
+        Seconds, Meta(description="time that a call may wait while its engine is up; past it it gets 503")
+    ] = 120.0
 
 
 class CallerSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -142,7 +144,7 @@ class LedgerSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     durability: Annotated[
         Literal["strict", "relaxed"],
-        Meta(description="'strict': its entry is on the disk before its last byte goes; 'relaxed': within 50 ms"),
+        Meta(description="'strict': its entry is on the disk before its last byte goes; 'relaxed': about 50 ms later"),
     ] = "strict"
 
 

@@ -2,8 +2,9 @@
 
 A call's entry is opened before policy is asked and settled once, in one place, whatever happened on the
 way. Entries are written in groups (`store.GroupCommit`). With ``ledger.durability = "strict"`` an answer's last
-byte is sent when its settled entry is on the disk, and a stream's first when its open one is; ``"relaxed"``
-promises both within `WINDOW` seconds. Either way, as long as the ledger cannot be written nothing is served.
+byte is sent when its settled entry is on the disk, and a stream's first when its open one is; with ``"relaxed"``
+an entry is handed to the disk within `WINDOW` seconds, and waits for a commit that is under way. Either way, as
+long as the ledger cannot be written nothing is served.
 
 Acts (a key made, a model admitted, a proof run) are events in one append-only sequence. Each event's hash
 covers its content and the hash of the event before it (`digest`), so that none can be changed, inserted, moved
@@ -57,10 +58,9 @@ class Entry:
         """
         if self._commits.failing:
             try:
-                await self._commits.written(self)
+                await self._commits.written(self, keep=False)
             except Unaccountable:
                 self._void = True
-                self._commits.forget(self)
                 raise
 
     def settle(self, settlement: Settlement) -> None:
@@ -73,10 +73,21 @@ class Entry:
         """Wait, as long as the durability asks for it, until the entry is on the disk as it is now.
 
         Raises:
-            Unaccountable: it cannot be written.
+            Unaccountable: it cannot be written. If it was settled as answered it is now settled as failed, because
+                the answer will not be sent; it is written when it can be.
         """
-        if not self._void and (self._strict or self._commits.failing):
+        if self._void or not (self._strict or self._commits.failing):
+            return
+        try:
             await self._commits.written(self)
+        except Unaccountable as error:
+            if self._settlement is not None and self._settlement.outcome is Outcome.ANSWERED:
+                failed = {"outcome": Outcome.FAILED, "status": error.status, "error": error.code}
+                self._settlement = msgspec.structs.replace(self._settlement, **failed)
+            raise
+
+    def __str__(self) -> str:
+        return f"The ledger's entry {self.id}"
 
     def values(self) -> tuple:
         """The row, in the order of the table's columns; see `store.Row`."""

@@ -38,7 +38,7 @@ class Outcome(StrEnum):
     ANSWERED = "answered"
     REFUSED = "refused"  # the request was at fault: policy, a bad field, an unknown model
     FAILED = "failed"  # our side was at fault: the engine died, the ledger could not be written
-    ABANDONED = "abandoned"  # the client left before the last byte
+    ABANDONED = "abandoned"  # the client left, or did not read, before the answer was whole
     INTERRUPTED = "interrupted"  # the gateway died; settled at its next start
 
 
@@ -175,7 +175,7 @@ class Layer(Struct, frozen=True):
     known_from: str = "kernel"
 
 
-class SlotView(Struct, frozen=True):
+class TicketView(Struct, frozen=True):
     """A call at an engine: answered for so many seconds, or waiting at a place in line (1 is next)."""
 
     call_id: str
@@ -192,8 +192,8 @@ class SeatView(Struct, frozen=True):
     purpose: str
     stage: str
     slots: int
-    holding: tuple[SlotView, ...]
-    waiting: tuple[SlotView, ...]
+    holding: tuple[TicketView, ...]
+    waiting: tuple[TicketView, ...]
 
 
 class EngineState(Struct, frozen=True):

@@ -12,7 +12,7 @@ from freehold.answer import House
 from freehold.api import document
 from freehold.api.message import HttpResponse
 from freehold.errors import Forbidden
-from freehold.types import Caller, SeatView, SlotView
+from freehold.types import Caller, SeatView, TicketView
 
 Page = Callable[[Caller], HttpResponse]
 
@@ -39,7 +39,7 @@ class Admin:
         """Calls are taken, and no engine that should answer does not. Names no model: this page needs no key."""
         if not self.is_up:
             return _not_ready("the engine is starting")
-        if faults := self._house.leases.pool.restarting:
+        if faults := self._house.leases.pool.unready:
             return _not_ready(f"an engine is {' and '.join(faults)}")
         return _json(200, {"status": "ready"})
 
@@ -64,17 +64,17 @@ class Admin:
 
 
 def _seat(view: SeatView, caller: Caller, sees_all: bool) -> dict[str, Any]:
-    def shown(slots: tuple[SlotView, ...]) -> list[dict[str, Any]]:
+    def shown(tickets: tuple[TicketView, ...]) -> list[dict[str, Any]]:
         return [
             {
-                "call": slot.call_id,
-                "caller": slot.caller.name,
-                "kind": slot.kind.value,
-                "seconds": round(slot.seconds, 3),
+                "call": ticket.call_id,
+                "caller": ticket.caller.name,
+                "kind": ticket.kind.value,
+                "seconds": round(ticket.seconds, 3),
             }
-            | ({"place": slot.place} if slot.place else {})
-            for slot in slots
-            if sees_all or slot.caller.id == caller.id
+            | ({"place": ticket.place} if ticket.place else {})
+            for ticket in tickets
+            if sees_all or ticket.caller.id == caller.id
         ]
 
     counts = {"answering": len(view.holding), "waiting": len(view.waiting)}

@@ -1,8 +1,8 @@
 """What a surface is: one vendor's wire format, read strictly and written exactly.
 
 A surface turns a body into a checked `Request`, and an error into the vendor's own error. Every field that
-a vendor documents is either sent on, known to change nothing (``HARMLESS``), accepted only in the value
-that means nothing (``NEUTRAL``), or refused with the reason (``REFUSED``); any other is an unknown field.
+a vendor documents is either sent on, known to change nothing (``harmless``), accepted only in the value
+that means nothing (``neutral``), or refused with the reason (``refused``); any other is an unknown field.
 Nothing is dropped in silence.
 """
 
@@ -22,6 +22,7 @@ _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `([^`]*)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`")
 _MAX_DEPTH = 100  # brackets inside brackets; whoever reads it next may recurse
+_MAX_BRACKETS = 200_000  # an object in memory is many times larger than its two brackets
 _MAX_DEPTH_HINT = f"At most {_MAX_DEPTH} levels."
 
 
@@ -71,13 +72,16 @@ def read_json(headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
         )
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise WrongMediaType("The body is compressed.", hint="Send it as it is.")
+    brackets = body.count(b"[") + body.count(b"{")
+    if brackets > _MAX_BRACKETS:
+        raise BadRequest(f"The body has more than {_MAX_BRACKETS:,} brackets.", hint="Send less at once.")
     try:
         document = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadRequest(f"The body is not JSON: {error}.", hint="") from None
     except RecursionError:
         raise BadRequest("The body is nested too deeply.", hint=_MAX_DEPTH_HINT) from None
-    if body.count(b"[") + body.count(b"{") > _MAX_DEPTH and _depth(document) > _MAX_DEPTH:
+    if brackets > _MAX_DEPTH and _depth(document) > _MAX_DEPTH:
         raise BadRequest("The body is nested too deeply.", hint=_MAX_DEPTH_HINT)
     if not isinstance(document, dict):
         raise BadRequest("The body is not a JSON object.", hint="Send {...}.")

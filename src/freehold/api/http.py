@@ -36,6 +36,7 @@ from freehold.errors import (
 from freehold.ledger import new_id
 
 _AHEAD = 64 * 1024
+_PIPELINED = 64  # requests that may be sent ahead of their answers
 _SWEEP = 0.5  # seconds between looks at the connections that have a deadline
 _LINGER = 1.0  # seconds that a refused client gets to read its answer
 _BODY_TOTAL = 20  # a body may take this many times `body_seconds` in all
@@ -140,9 +141,9 @@ class Connection(asyncio.Protocol):
         self.server.connections.discard(self)
         self._begin_message()
         self.server.waiting.pop(self, None)
-        self._writable.set()
         if self.task:
             self.task.cancel()
+        self._writable.set()
 
     def eof_received(self) -> bool:
         """Called by asyncio: a client that has stopped sending has left; closing follows."""
@@ -210,6 +211,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
+        if len(self._ready) >= _PIPELINED:
+            raise _Stop(BadRequest("Too many requests were sent ahead.", hint="Wait for answers in between."))
         self._ready.append((self._request(), self._parser.should_keep_alive()))
         self._begin_message()
 
@@ -330,6 +333,9 @@ class Connection(asyncio.Protocol):
         except asyncio.CancelledError:
             self.abort()
             raise
+        except _Gone:
+            self.abort()
+            keep_alive = False
         except Exception as error:  # noqa: BLE001 - as above, when part of the answer is out already
             _report(error)
             self.abort()
@@ -360,12 +366,16 @@ class Connection(asyncio.Protocol):
     async def _drain(self) -> None:
         """Wait until the client reads on; one that does not is cut off."""
         try:
-            await asyncio.wait_for(self._writable.wait(), self.limits.stall_seconds)
+            async with asyncio.timeout(self.limits.stall_seconds):
+                await self._writable.wait()
         except TimeoutError:
-            self.abort()
-            raise asyncio.CancelledError from None
+            raise _Gone from None
+        if self._lost:
+            raise _Gone
 
     def _go_on(self, keep_alive: bool) -> None:
+        if self._lost:
+            return
         if not keep_alive:
             return self.end()
         self._wait(self.limits.idle_seconds)
@@ -384,6 +394,10 @@ class Connection(asyncio.Protocol):
         self._loop.call_later(_LINGER, self.end)
         if self._transport.can_write_eof():
             self._transport.write_eof()
+
+
+class _Gone(Exception):
+    """The client has left, or has not read for too long."""
 
 
 class _Stop(Exception):

@@ -21,6 +21,7 @@ from freehold.types import Caller, Request
 
 EVENT_STREAM = "text/event-stream"
 MODELS = "/v1/models"
+_MOMENT = 0.05  # seconds
 
 
 class _Call(Struct, frozen=True):
@@ -49,19 +50,19 @@ class Router:
         if call is None:
             return self._look(request)
         _only(request, "POST")
-        caller = request.admitted or self.keys.caller(_token(request))
+        caller = _admitted(request) or self.keys.caller(_token(request))
         if self.stopping:
             raise Stopping("The server is stopping.")
         return await self._answer(request, caller, call)
 
-    def gate(self, request: HttpRequest) -> Caller | None:
-        """Before a body is taken in: whose key is it, and is there anything here to send it to?"""
+    def gate(self, request: HttpRequest) -> tuple[Caller, float] | None:
+        """Before a body is taken in: whose key is it, and since when; and is there anything to send it to?"""
         if request.path in self.admin.open_to_all:
             return None
         caller = self.keys.caller(_token(request))
         if request.path in self._calls:
             _only(request, "POST")
-        return caller
+        return caller, time.monotonic()
 
     def on_error(self, path: str, request_id: str, error: FreeholdError) -> HttpResponse:
         """An error in the format of the path on which it happened."""
@@ -117,6 +118,15 @@ async def _guarded(pieces: AsyncIterator[Beginning | bytes], call: _Call, reques
         yield call.surface.stream_error(call.form, error, request_id)
     finally:
         await pieces.aclose()  # type: ignore[attr-defined] - now, not when it is collected
+
+
+def _admitted(request: HttpRequest) -> Caller | None:
+    """Whom the gate let in with this request, if that was a moment ago: a body may take its time, and a request may
+    wait behind others, and the key be revoked meanwhile."""
+    if request.admitted is None:
+        return None
+    caller, at = request.admitted
+    return caller if time.monotonic() - at < _MOMENT else None
 
 
 def _token(request: HttpRequest) -> str | None:

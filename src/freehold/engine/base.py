@@ -67,6 +67,9 @@ class Engine(Protocol):
     def state(self) -> EngineState:
         """Where it is in its life."""
 
+    def check(self, request: Request) -> None:
+        """Raises what `ask` would raise for the request itself, whatever the engine is doing."""
+
     def ask(self, request: Request, on_done: Callable[[], None]) -> Reply:
         """The engine's reply to a request, which it gets when the reply is read; whoever has it closes it. ``on_done``
         is called when the engine has said its last, which may be long before the client has read it.

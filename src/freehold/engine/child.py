@@ -39,7 +39,7 @@ class Order(Struct, frozen=True):
     threads: int
     seal: str
     template: str = ""  # instead of the model's own
-    memory: int = 0  # bytes; 0: three quarters of the machine's
+    memory: int = 1 << 40  # bytes beside the model's file
     vectors: bool = False  # embeddings, and nothing else
     batch: int = 512
     gpu_layers: int = -1
@@ -76,8 +76,7 @@ def main() -> int:
 
 
 def _seal(order: Order) -> tuple[Layer, ...]:
-    memory = order.memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4 * 3
-    plan = seal.engine_plan(model=Path(order.model), folder=Path(order.socket).parent, data_bytes=memory)
+    plan = seal.engine_plan(model=Path(order.model), folder=Path(order.socket).parent, data_bytes=order.memory)
     return seal.put_on(order.seal, plan)
 
 

@@ -1,7 +1,7 @@
 """The line before an engine: fair between callers, and bounded.
 
 Whoever has the least goes first. A waiting call's level is the number of slots that its caller holds already
-plus the calls of the same caller that wait before it; calls go by level, and by arrival within one. So a caller
+plus those that the same caller's calls before it wait for; calls go by level, and by arrival within one. So a caller
 with a hundred waiting calls delays another's first by no more than the calls that run, and each caller's own
 calls keep their order. When the line is full, it is the last in it who has to leave, whoever came last.
 """

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from freehold.config import EngineSettings
 from freehold.engine import assemble, conversation, memory, opening, schema, sse, tooling, wire
@@ -40,11 +41,32 @@ PATHS = {
     Kind.COUNT: "/v1/messages/count_tokens",
 }
 _FLASH = {"auto": "AUTO", "on": "ENABLED", "off": "DISABLED"}
-_SLOTS_SECONDS = 2.0  # how long the count of an abandoned call may take
+_SLOTS_SECONDS = 0.15  # how long the count of an abandoned call may take, before the engine hears that it is one
 _SEEDS = (1 << 32) - 1  # the engine's seeds have 32 bits, and take the highest to mean a random one
 # The engine answers 500 to whatever throws while it reads a request; these are the request's fault all the same.
 _AT_FAULT = re.compile(r"parse|must be|must contain|not supported|not found|is required|does not match|invalid", re.I)
 _TOO_LARGE = re.compile(r"input \((\d+) tokens\) is too large.*batch size: (\d+)")
+
+
+class _Params(Struct):
+    n_predict: int = -1
+
+
+class _NextToken(Struct):
+    n_decoded: int = 0
+
+
+class _AtWork(Struct):
+    """A slot, as the engine's /slots tells of it."""
+
+    is_processing: bool = False
+    n_prompt_tokens_processed: int = 0
+    n_prompt_tokens_cache: int = 0
+    params: _Params = _Params()
+    next_token: list[_NextToken] = []
+
+
+_slots = msgspec.json.Decoder(list[_AtWork])
 
 
 class LlamaCpp:
@@ -66,11 +88,13 @@ class LlamaCpp:
         self.model, self.vectors = model, vectors
         self.template = for_model(str(metadata.get("tokenizer.chat_template", "")))
         context = settings.context or min(model.context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+        slots = settings.slots or DEFAULT_SLOTS
         order = Order(
             engine=self.kind, model=str(file), name=model.name, socket="", key="", context=context,
-            slots=settings.slots or DEFAULT_SLOTS, threads=settings.threads or _cores(),
-            seal=seal, template=self.template.text, memory=settings.memory_bytes, vectors=vectors,
-            batch=min(context, MAX_INPUT) if vectors else max(settings.batch or DEFAULT_BATCH, settings.slots),
+            slots=slots, threads=settings.threads or _cores(),
+            seal=seal, template=self.template.text, vectors=vectors,
+            memory=settings.memory_bytes or memory.machine() // 4 * 3,
+            batch=min(context, MAX_INPUT) if vectors else max(settings.batch or DEFAULT_BATCH, slots),
             gpu_layers=settings.gpu_layers, flash_attention=settings.flash_attention, kv_type=settings.kv_type,
         )  # fmt: skip
         self.context, self.slots = context, order.slots
@@ -102,6 +126,10 @@ class LlamaCpp:
             self._process.state(), template=self.template.says, purpose=purpose, need=self.need
         )
 
+    def check(self, request: Request) -> None:
+        """See `base.Engine.check`."""
+        self.body(request)
+
     def ask(self, request: Request, on_done: Callable[[], None]) -> Answer:
         """See `base.Engine.ask`."""
         if not self._process.ready:
@@ -114,20 +142,22 @@ class LlamaCpp:
 
     async def count_prompt(self, content: bytes) -> int:
         """The tokens of a prompt of /v1/messages, asked for beside the call."""
-        return int((await self._look("POST", PATHS[Kind.COUNT], content)).get("input_tokens", 0))
+        return int(msgspec.json.decode(await self._look("POST", PATHS[Kind.COUNT], content))["input_tokens"])
 
-    async def at_work(self) -> list[dict[str, Any]]:
-        """The engine's own list of its slots; empty if it does not say."""
+    async def at_work(self) -> list[_AtWork]:
+        """The engine's own list of its slots; empty if it does not say, or not at once."""
         with contextlib.suppress(EngineFailed, TimeoutError, msgspec.MsgspecError):
-            return await asyncio.wait_for(self._look("GET", "/slots"), _SLOTS_SECONDS)
+            return _slots.decode(await asyncio.wait_for(self._look("GET", "/slots"), _SLOTS_SECONDS))
         return []
 
-    async def _look(self, method: str, path: str, content: bytes = b"") -> Any:
+    async def _look(self, method: str, path: str, content: bytes = b"") -> bytes:
         """A question to the engine beside its calls."""
         asked = wire.Exchange()
         try:
             await self.send(asked, method, path, content)
-            return msgspec.json.decode(await asked.body())
+            if asked.status != 200:
+                raise EngineFailed(f"The engine answered {path} with status {asked.status}.")
+            return await asked.body()
         finally:
             asked.close()
 
@@ -177,16 +207,18 @@ class Answer:
         if self._first:
             self._first = False
             piece = await self._with_opening(piece)
-        self._counted(piece)
+        self._count(piece)
         return piece
 
     async def close(self) -> None:
         """See `base.Reply.close`."""
-        if self._begun and not self.complete and is_streamed(self._request):
-            self._counted(self._exchange.drain())
-            if self._request.kind is Kind.MESSAGE and not self.complete:
-                await self._recount()
-        self._exchange.close()
+        try:
+            if self._begun and not self.complete and is_streamed(self._request):
+                self._count(self._exchange.drain())
+                if self._request.kind is Kind.MESSAGE and self.media_type and not self.complete:
+                    await self._recount()
+        finally:
+            self._exchange.close()
 
     async def _begin(self) -> None:
         """Put the request to the engine, and see whether it takes it."""
@@ -213,11 +245,9 @@ class Answer:
                 self._whole.take(msgspec.json.decode(event))
         return msgspec.json.encode(self._whole.document(self._meter.usage))
 
-    def _counted(self, piece: bytes) -> list[bytes]:
-        """The events in the next bytes of the stream, counted."""
-        events = self._events.read(piece)
-        self._meter.read(events)
-        return events
+    def _count(self, piece: bytes) -> None:
+        """Count the events in the next bytes of the stream."""
+        self._meter.read(self._events.read(piece))
 
     def _tells_all_at_its_end(self) -> bool:
         """Does the last event before [DONE] hold the counts of the whole stream?"""
@@ -238,13 +268,13 @@ class Answer:
         several have, it is the one that is nearest to what was seen."""
         seen = self._meter.usage
         counts = [
-            slot["next_token"][0]["n_decoded"]
+            sum(token.n_decoded for token in slot.next_token)
             for slot in await self._engine.at_work()
-            if slot.get("is_processing")
-            and slot["params"]["n_predict"] == self._request.body["max_tokens"]
-            and slot["n_prompt_tokens_processed"] + slot["n_prompt_tokens_cache"] in (seen.prompt, 0)
+            if slot.is_processing
+            and slot.params.n_predict == self._request.body["max_tokens"]
+            and slot.n_prompt_tokens_processed + slot.n_prompt_tokens_cache in (seen.prompt, 0)
         ]
-        self._counted(self._exchange.drain())  # what came while we asked
+        self._count(self._exchange.drain())  # what came while we asked
         counts = [count for count in counts if count >= seen.completion]
         self._meter.set_completion(max(min(counts, default=0), self._meter.usage.completion))
 
@@ -345,7 +375,7 @@ def serve(order: Order) -> Any:
     params.fit_params = False  # what was asked for, or a clear failure; never quietly less
     params.ui = False
     params.endpoint_metrics = True  # answered by the engine's own loop, which is how a stuck one is noticed
-    params.endpoint_slots = True  # the count of an abandoned call; see `LlamaCpp._count_abandoned`
+    params.endpoint_slots = True  # the count of an abandoned call; see `Answer._recount`
     params.endpoint_props = False
     params.cors_origins = ""
     params.offline = True

@@ -111,7 +111,7 @@ class Meter:
             for inner in (event.message, event.response):
                 if inner is not None and inner.usage is not None:
                     self._count_usage(inner.usage)
-        if event.timings is not None and (event.choices or event.type):
+        if event.timings is not None and (event.choices or event.type or len(self._completion) < 2):
             self._prompt = event.timings.prompt_n + event.timings.cache_n
             self._cached = event.timings.cache_n
             self._completion[event.choices[0].index if event.choices else 0] = event.timings.predicted_n

@@ -19,7 +19,7 @@ import msgspec
 from freehold.config import EngineSettings
 from freehold.engine import wire
 from freehold.engine.child import SEAL_REQUIRED, Order, Word
-from freehold.errors import BadModel, CannotDo, EngineFailed, SealMissing
+from freehold.errors import BadModel, CannotDo, EngineFailed, Overloaded, SealMissing
 from freehold.types import EngineState, Layer, Manifest
 
 _BACK_OFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before each restart in a row
@@ -90,10 +90,9 @@ class EngineProcess:
     async def stop(self) -> None:
         """Ask the child to stop, kill it if it does not, and remove its socket."""
         self._state = "stopped"
-        if self._watcher:
-            self._watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watcher
+        while self._watcher and not self._watcher.done():
+            self._watcher.cancel()  # more than once, if need be: an await that ends in that moment may swallow it
+            await asyncio.wait([self._watcher], timeout=1)
         await self._end()
         if self._socket_folder is not None:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
@@ -149,7 +148,7 @@ class EngineProcess:
         try:
             await asyncio.wait_for(asked.send(self.socket, "GET", path, b"", self.headers), _LOOK)
             return asked.status == 200
-        except (EngineFailed, TimeoutError):
+        except (EngineFailed, Overloaded, TimeoutError):
             return False
         finally:
             asked.close()
@@ -232,4 +231,5 @@ def _plain(line: str) -> str:
 
 
 def _note(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # the log may be on a full disk
+        print(sentence, file=sys.stderr, flush=True)

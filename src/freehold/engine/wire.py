@@ -3,24 +3,23 @@
 A connection of its own makes cancellation exact: closing it is how the engine learns that nobody waits any
 more, and nothing can be left in a pool. A Unix socket connects at once or not at all and takes a request of
 usual size at once too, so there is nothing to wait for but the answer, and the loop is asked for no more than to
-say when there is something to read. (asyncio's transports cost a tenth more, its streams three quarters; see
+say when there is something to read. (asyncio's transports cost a tenth more, its streams half as much again; see
 docs/decisions/0004-request-path.md.)
 
 What the engine says is taken in as fast as it says it, however slowly the client reads: the engine's slot is
-free when its work is done, and its count is known whenever the client leaves. Only past `_UNREAD` bytes does
-the engine have to wait.
+free when its work is done, and its count is known whenever the client leaves. Only past `_UNREAD` bytes of a
+stream does the engine have to wait.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket as sockets
 from collections.abc import Callable, Mapping
 
 import httptools
 
-from freehold.errors import EngineFailed
+from freehold.errors import EngineFailed, Overloaded
 
 _UNREAD = 16 << 20
 _BUSY_TRIES, _BUSY_WAIT = 100, 0.01  # while the engine's backlog is full
@@ -105,12 +104,15 @@ class Exchange:
 
         Raises:
             EngineFailed: nobody listens, or the connection broke before the head was complete.
+            Overloaded: it does not take the connection.
         """
-        self._socket = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
-        self._socket.setblocking(False)
         try:
+            self._socket = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+            self._socket.setblocking(False)
             await self._connect(socket)
             await self._send(_head(method, path, len(body), headers) + body)
+        except BlockingIOError:
+            raise Overloaded("The engine takes no more connections.") from None
         except OSError as error:
             raise EngineFailed(f"The engine cannot be reached ({error.strerror or error}).") from None
         self._listen()
@@ -123,7 +125,7 @@ class Exchange:
                 return self._socket.connect(path)
             except BlockingIOError:
                 await asyncio.sleep(_BUSY_WAIT)
-        raise OSError(errno.EAGAIN, "it takes no more connections")
+        raise BlockingIOError
 
     async def _send(self, request: bytes) -> None:
         try:
@@ -149,6 +151,8 @@ class Exchange:
             length = self._socket.recv_into(_buffer)
             if length:
                 self._parser.feed_data(_view[:length])
+                if self._done:
+                    self._deafen()
             else:
                 self._break("")
         except (BlockingIOError, InterruptedError):

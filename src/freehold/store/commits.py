@@ -4,7 +4,7 @@ A row is an object that knows its values now; `put` says that they have changed,
 written. Whoever must be sure waits for `written`, which starts a commit at once, or joins the next one if the
 disk is busy: however many wait, the disk sees one commit after the other and nobody waits for more than two.
 
-A group is one statement, not one for each row: the interpreter's lock is given up and taken back once for each
+A group is a few statements, not one for each row: the interpreter's lock is given up and taken back once for each
 statement, and beside a busy event loop taking it back is what costs.
 """
 
@@ -17,6 +17,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Protocol
 
+from msgspec import Struct
 from sqlalchemy import Connection, Table
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -34,6 +35,22 @@ class Row(Protocol):
         """The values as they are now."""
 
 
+class _Waiting(Struct):
+    """Somebody who waits for a row."""
+
+    row: Row
+    future: asyncio.Future
+    keep: bool
+
+    def resolve(self, failure: Exception | None) -> None:
+        if self.future.done():
+            return
+        if failure is None:
+            self.future.set_result(None)
+        else:
+            self.future.set_exception(Unaccountable(f"The ledger cannot be written: {cause(failure)}."))
+
+
 class GroupCommit:
     """Rows of ``table``, by its primary key: inserted, or updated as long as ``until`` is null.
 
@@ -47,7 +64,7 @@ class GroupCommit:
         self._dbapi = store.engine.dialect.dbapi
         self._window = window
         self._changed: dict[Row, None] = {}
-        self._waiting: list[tuple[Row, asyncio.Future]] = []
+        self._waiting: list[_Waiting] = []
         self._loop = asyncio.get_running_loop()
         self._due = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -64,18 +81,19 @@ class GroupCommit:
         if self._timer is None and not self._due.is_set():
             self._timer = self._loop.call_later(self._window, self._due.set)
 
-    async def written(self, row: Row) -> None:
-        """Wait until what the row says now is on the disk. Raises Unaccountable if it cannot be written."""
+    async def written(self, row: Row, *, keep: bool = True) -> None:
+        """Wait until what the row says now is on the disk. A row that could not be written is tried again until it
+        can, unless ``keep`` is false.
+
+        Raises:
+            Unaccountable: it cannot be written now.
+        """
         self._check_open()
         future = self._loop.create_future()
         self._changed[row] = None
-        self._waiting.append((row, future))
+        self._waiting.append(_Waiting(row, future, keep))
         self._due.set()
         await future
-
-    def forget(self, row: Row) -> None:
-        """Do not write the row after all, if it is not under way already."""
-        self._changed.pop(row, None)
 
     async def close(self) -> None:
         """Write what is left, once more if need be, and end."""
@@ -86,10 +104,11 @@ class GroupCommit:
 
     def _check_open(self) -> None:
         if self._task.done():
-            raise Unaccountable("The ledger is closed.")
+            raise Unaccountable("The ledger is closed.", hint="")
 
     async def _run(self) -> None:
-        while not (self._closing and not self._changed):
+        failures: dict[Row, Exception] = {}
+        while not self._closing or (self._changed and not failures):
             await self._due.wait()
             self._due.clear()
             if self._timer:
@@ -98,46 +117,45 @@ class GroupCommit:
             changed, self._changed = list(self._changed), {}
             waiting, self._waiting = self._waiting, []
             failures = await self._commit(changed)
-            for row, future in waiting:
-                if not future.done():
-                    _resolve(future, failures.get(row))
-            if self._closing and failures:
-                return
+            for one in waiting:
+                one.resolve(failures.get(one.row))
+            self._keep(failures, given_up={one.row for one in waiting if not one.keep})
         await self._loop.run_in_executor(self._thread, self._disconnect)
 
     async def _commit(self, changed: list[Row]) -> dict[Row, Exception]:
-        """Write the rows; returns those that could not be written, each with its reason. What was put there
-        without anybody waiting is kept and tried again, unless the row itself is at fault."""
-        failures: dict[Row, Exception] = {}
-        if not changed:
-            return failures
-        error = await self._write(changed)
-        if error is not None and self._is_the_rows(error) and len(changed) > 1:
-            for row in changed:  # no row may fail for another's sake
-                if failure := await self._write([row]):
-                    failures[row] = failure
-        elif error is not None:
-            failures = dict.fromkeys(changed, error)
-        trouble = [failure for failure in failures.values() if not self._is_the_rows(failure)]
-        self._note(cause(trouble[0]) if trouble else "")
+        """Write the rows; returns those that could not be written, each with its reason."""
+        error = await self._write(changed) if changed else None
+        if error is None:
+            return {}
+        if not self._is_the_rows(error) or len(changed) == 1:
+            return dict.fromkeys(changed, error)
+        each = [(row, await self._write([row])) for row in changed]  # no row may fail for another's sake
+        return {row: failure for row, failure in each if failure is not None}
+
+    def _keep(self, failures: dict[Row, Exception], given_up: set[Row]) -> None:
+        """What could not be written is tried again, unless the row itself is at fault or was given up."""
+        trouble = ""
         for row, failure in failures.items():
             if self._is_the_rows(failure):
-                print(f"An entry could not be written: {cause(failure)}.", file=sys.stderr, flush=True)
-            else:
+                _say(f"{row} could not be written and is lost: {cause(failure)}.")
+                continue
+            trouble = cause(failure)
+            if row not in given_up:
                 self._changed.setdefault(row)
-        if trouble and not self._closing and self._timer is None:
+        self._note(trouble)
+        if self._changed and trouble and self._timer is None:
             self._timer = self._loop.call_later(_RETRY, self._due.set)
-        return failures
 
     def _is_the_rows(self, error: Exception) -> bool:
         """Is it this row that cannot be written, whatever the disk does?"""
-        trouble = isinstance(error, self._dbapi.Error | SQLAlchemyError)
-        return not trouble or isinstance(error, self._dbapi.DataError | self._dbapi.IntegrityError)
+        return isinstance(error, ValueError | OverflowError | self._dbapi.DataError | self._dbapi.IntegrityError)
 
     def _note(self, failing: str) -> None:
         if bool(failing) != bool(self.failing):
-            said = f"The ledger cannot be written: {failing}." if failing else "The ledger can be written again."
-            print(said, file=sys.stderr, flush=True)
+            said = "The ledger can be written again."
+            if failing:
+                said = f"The ledger cannot be written, and nothing is served until it can: {failing}. See the disk."
+            _say(said)
         self.failing = failing
 
     async def _write(self, rows: list[Row]) -> Exception | None:
@@ -204,8 +222,6 @@ def _flat(rows: list[tuple]) -> tuple:
     return tuple(value for row in rows for value in row)
 
 
-def _resolve(future: asyncio.Future, failure: Exception | None) -> None:
-    if failure is None:
-        future.set_result(None)
-    else:
-        future.set_exception(Unaccountable(f"The ledger cannot be written: {cause(failure)}."))
+def _say(sentence: str) -> None:
+    with suppress(OSError):  # the log may be on the disk that is full
+        print(sentence, file=sys.stderr, flush=True)

@@ -161,4 +161,5 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def cause(error: Exception) -> str:
     """What the driver says, in one line."""
-    return str(getattr(error, "orig", None) or error).splitlines()[0]
+    said = str(getattr(error, "orig", None) or error).splitlines()
+    return said[0] if said else type(error).__name__
