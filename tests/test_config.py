@@ -2,7 +2,7 @@
 
 import pytest
 
-from freehold import config
+from freehold import app, config
 from freehold.errors import BadConfig
 
 
@@ -64,3 +64,13 @@ def test_every_engine_setting_can_be_set_for_one_model():
     settings = config.Settings(engine=config.EngineSettings(slots=7, context=9), models={"m": own})
     assert (settings.engine_for("m").slots, settings.engine_for("m").context) == (2, 9)
     assert settings.engine_for("other").slots == 7
+
+
+def test_a_sealed_gateway_takes_no_database_over_the_network():
+    """It could not reach it; over a Unix socket it can, and unsealed it may."""
+    for url in ("postgresql://me@db.example/x", "postgresql:///x"):
+        with pytest.raises(BadConfig, match="over the network"):
+            app._check_database(config.Settings(database=url))
+        app._check_database(config.Settings(database=url, seal="off"))
+    app._check_database(config.Settings(database="postgresql://me@/x?host=/var/run/postgresql"))
+    app._check_database(config.Settings())

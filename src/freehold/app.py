@@ -19,6 +19,8 @@ from typing import Any, Protocol
 import msgspec
 import uvloop
 from msgspec import Struct
+from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 import freehold
 from freehold import acquire, seal
@@ -94,6 +96,7 @@ def serve(home: Home, settings: Settings, host: Host, *, models: Sequence[Path] 
         CannotDo: as its parts do; nothing is left half-written.
     """
     _check_bind(settings.server)
+    _check_database(settings)
     tls = _tls(settings.server)
     with home.lock(), contextlib.closing(_bind(settings.server)) as listener, parts(home, settings) as opened:
         wanted = [_admitted(opened, path, host) for path in models] or [_usual(opened, host)]
@@ -235,6 +238,21 @@ def _check_bind(server: ServerSettings) -> None:
         raise UnsafeBind(
             f"Listening on {server.host} would send keys and prompts in the clear.",
             hint="Add --tls-cert and --tls-key, or --behind-proxy if something in front encrypts.",
+        )
+
+
+def _check_database(settings: Settings) -> None:
+    """A sealed gateway has Unix sockets and no others, to its database too."""
+    try:
+        url = make_url(settings.database or "sqlite://")
+    except SQLAlchemyError:
+        return  # opening it says what is wrong
+    if url.get_backend_name() == "sqlite" or settings.seal == "off":
+        return
+    if url.host or not str(url.query.get("host", "")).startswith("/"):
+        raise BadConfig(
+            f"The seal lets the gateway reach no database over the network, and {url.render_as_string()} is one.",
+            hint="Name the folder of its Unix socket: postgresql+psycopg://USER@/NAME?host=/var/run/postgresql",
         )
 
 

@@ -163,7 +163,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         Literal["best", "required", "off"],
         Meta(description="best: what the kernel has; required: all or do not start; off: none, for tests"),
     ] = "best"
-    database: Annotated[str, Meta(description="SQLAlchemy URL; empty: SQLite in the home")] = ""
+    database: Annotated[
+        str, Meta(description="SQLAlchemy URL, by Unix socket where the seal is on; empty: SQLite in the home")
+    ] = ""
 
     def engine_for(self, model: str) -> EngineSettings:
         """The engine settings of one model."""

@@ -48,7 +48,7 @@ _AT_FAULT = re.compile(r"parse|must be|must contain|not supported|not found|is r
 _TOO_LARGE = re.compile(r"input \((\d+) tokens\) is too large.*batch size: (\d+)")
 
 
-class _Params(Struct):
+class _Params(Struct, frozen=True):
     n_predict: int = -1
 
 
