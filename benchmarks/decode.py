@@ -17,7 +17,8 @@ from pathlib import Path
 import contestants as who
 
 from freehold import config
-from freehold.engine.llamacpp import PATHS, LlamaCpp
+from freehold.engine.dialect import PATHS
+from freehold.engine.llamacpp import LlamaCpp
 from freehold.scan import gguf
 from freehold.types import Kind
 from freehold.vault import Vault

@@ -7,7 +7,8 @@ from harness import MODEL, ask, until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.engine import llamacpp, opening, schema
+from freehold.engine import dialect as words
+from freehold.engine import opening, schema
 from freehold.engine.template import Template, for_model
 from freehold.errors import BadRequest, ContextExceeded, EngineFailed, Unsupported
 from freehold.types import Kind, Request
@@ -22,7 +23,7 @@ USER = {"role": "user", "content": "hi"}
 
 def dialect(kind: Kind, *, stream: bool = False, template: Template = OURS, **body) -> dict:
     start = {"model": "m", "input": "hi"} if kind is Kind.RESPONSE else {"model": "m", "messages": [USER]}
-    return llamacpp.dialect(Request(kind, "m", start | body, stream), slots=4, template=template)
+    return words.translate(Request(kind, "m", start | body, stream), slots=4, template=template)
 
 
 def test_templates():
@@ -99,7 +100,7 @@ def test_what_the_engine_stumbles_over_is_smoothed():
 )  # fmt: skip
 def test_the_engines_errors_are_told_apart(status, error, kind, said):
     """The request's fault or the engine's."""
-    found = llamacpp.refusal(status, json.dumps({"error": error}).encode())
+    found = words.refusal(status, json.dumps({"error": error}).encode())
     assert type(found) is kind and said in str(found)
 
 

@@ -30,11 +30,11 @@ import httptools
 import msgspec
 from msgspec import Struct
 
-from freehold.engine import llamacpp
+from freehold.engine import dialect, llamacpp
 from freehold.engine.child import Order
 from freehold.types import Kind, Request
 
-_KINDS = {path: kind for kind, path in llamacpp.PATHS.items()}
+_KINDS = {path: kind for kind, path in dialect.PATHS.items()}
 
 
 class FakeEngine(llamacpp.LlamaCpp):
@@ -44,7 +44,7 @@ class FakeEngine(llamacpp.LlamaCpp):
 
     def body(self, request: Request) -> dict[str, Any]:
         """The request itself, asked for as a stream where the real engine is."""
-        return request.body | {"stream": True} if llamacpp.is_streamed(request) else request.body
+        return request.body | {"stream": True} if dialect.is_streamed(request) else request.body
 
 
 class Script(Struct):
