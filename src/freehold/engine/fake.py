@@ -34,6 +34,7 @@ from freehold.engine import dialect, llamacpp
 from freehold.engine.child import Order
 from freehold.types import Kind, Request
 
+_AT_ONCE = 1000  # tokens that are said without a look at whether they are read
 _KINDS = {path: kind for kind, path in dialect.PATHS.items()}
 
 
@@ -136,6 +137,16 @@ class Talk(asyncio.Protocol):
         self._path, self._content = b"", b""
         self._task: asyncio.Task | None = None
         self._job: Job | None = None
+        self._room = asyncio.Event()  # in the transport's buffer
+        self._room.set()
+
+    def pause_writing(self) -> None:
+        """Called by asyncio: whoever asked reads more slowly than we say."""
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        """Called by asyncio."""
+        self._room.set()
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Called by asyncio."""
@@ -200,7 +211,7 @@ class Talk(asyncio.Protocol):
         job = Job(kind, script, prompt, min(script.tokens, limit or script.tokens), limit or -1)
         self._job = job
         answer = self._stream(job) if body.get("stream") else self._whole(job)
-        if script.is_instant:
+        if script.is_instant and job.tokens <= _AT_ONCE:
             for step in answer:
                 self._say(job, step)
             return False
@@ -213,6 +224,7 @@ class Talk(asyncio.Protocol):
             if isinstance(step, int):
                 await _pause(job.script, step)
             self._say(job, step)
+            await self._room.wait()
         self._mock.talking.pop(self, None)
         self._task = None
         self._transport.close()
