@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: up install install-test test bench soak lint lock docs clean
+.PHONY: up install install-test test bench bench-scan soak fuzz lint lock docs clean
 
 up: install            ## set up, then serve in the foreground
 	@exec $(BIN)/freehold up
@@ -13,18 +13,24 @@ install: .venv/.installed  ## set up alone
 install-test: .venv/.installed-test
 
 test: install-test     ## set up with the test dependencies, then the whole suite
-	$(BIN)/python -m ruff check src tests docs benchmarks
-	$(BIN)/python -m ruff format --check src tests docs benchmarks
+	$(BIN)/python -m ruff check src tests docs benchmarks fuzz
+	$(BIN)/python -m ruff format --check src tests docs benchmarks fuzz
 	$(BIN)/python -m pytest
 
 bench: install-test    ## compare the request path with others; writes docs/reference/benchmarks.md
 	$(BIN)/python benchmarks/bench.py --rounds $(or $(ROUNDS),5)
 
+bench-scan: install-test  ## compare the scanner with others and with SHA-256; writes docs/reference/scan.md
+	$(BIN)/python benchmarks/scan.py $(if $(QUICK),--quick) --rounds $(or $(ROUNDS),5)
+
+fuzz: install-test     ## ten minutes for each parser, two at a time; writes docs/reference/fuzz.md
+	$(BIN)/python fuzz/fuzz.py --seconds $(or $(SECONDS),600) $(if $(ONLY),--only $(ONLY))
+
 soak: install-test     ## disconnects, crashes and memory at full size; some ten minutes
 	$(BIN)/python benchmarks/soak.py
 
 lint: install-test
-	$(BIN)/python -m ruff check src tests docs benchmarks
+	$(BIN)/python -m ruff check src tests docs benchmarks fuzz
 	$(BIN)/lint-imports
 
 docs: install-test     ## write the generated reference pages anew
@@ -32,9 +38,9 @@ docs: install-test     ## write the generated reference pages anew
 
 lock:                  ## renew the locks (needs uv on the PATH; the only target that does)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	  --upgrade requirements/build.in pyproject.toml -o requirements/run.lock
+	  --upgrade requirements/build.in pyproject.toml --extra hub -o requirements/run.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	  --upgrade requirements/build.in pyproject.toml --extra test -c requirements/run.lock -o requirements/test.lock
+	  --upgrade requirements/build.in pyproject.toml --extra hub --extra test -c requirements/run.lock -o requirements/test.lock
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

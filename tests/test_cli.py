@@ -117,8 +117,9 @@ def test_a_changed_model_is_not_served(tmp_path, tiny_model):
     blob = next(path for path in (home / "vault/blobs/sha256").iterdir() if path.read_bytes()[:4] == b"GGUF")
     blob.chmod(0o600)
     blob.write_bytes(blob.read_bytes()[:-1] + b"\7")
-    done = cli("up", "--engine", "fake", "--model", str(tiny_model), "--port", "0", home=home)
-    assert "is not what was admitted" in sentence(done)
+    assert "is not what was admitted" in sentence(cli("up", "--engine", "fake", "--port", "0", home=home))
+    with serving(home, tiny_model):  # adding the file again mends it
+        assert blob.read_bytes() == tiny_model.read_bytes()
 
 
 def test_keys_and_models_and_proofs_are_acts_in_the_chain(tmp_path, tiny_model):
@@ -224,8 +225,8 @@ def certificate(folder):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "cut off"),
-        (b"this is no model", "does not begin with 'GGUF'"),
+        (b"", "is empty"),
+        (b"this is no model", "text where its name promises weights"),
         (gguf()[:-1], "cut off"),
         (gguf(tail=b"x" * 50), "belong to nothing"),
     ],
@@ -249,9 +250,11 @@ def test_a_model_that_the_engine_cannot_load_is_a_sentence(tmp_path):
 
 
 def test_no_such_model_file(tmp_path):
-    """A path that is not there, and a folder."""
-    for path in (tmp_path / "none.gguf", tmp_path):
-        assert "There is no file" in sentence(cli("up", "--model", str(path), "--port", "0", home=tmp_path / "home"))
+    """A path that is not there, and a folder with nothing in it."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for path, said in ((tmp_path / "none.gguf", "There is no"), (empty, "does not hold files")):
+        assert said in sentence(cli("up", "--model", str(path), "--port", "0", home=tmp_path / "home"))
 
 
 def test_an_unreadable_config_is_a_sentence(tmp_path):

@@ -235,9 +235,10 @@ from pathlib import Path
 import xllamacpp
 from freehold.engine import wire
 from freehold.engine.template import for_model
-from freehold.scan import gguf
-header, _ = gguf.scan(Path(sys.argv[1]))
-own = header.metadata["tokenizer.chat_template"]
+from freehold.scan import formats
+with open(sys.argv[1], "rb") as stream:
+    judged = formats.judge(stream.fileno(), Path(sys.argv[1]).stat().st_size, "model.gguf")
+own = judged.facts["template_texts"]["default"]
 user = lambda text: {"role": "user", "content": text}
 conversations = [
     [user("hi")],

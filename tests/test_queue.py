@@ -9,9 +9,7 @@ from contextlib import contextmanager
 import pytest
 from harness import MODEL, Wire, ask, chat, get, gguf, post, serving, until
 
-from freehold import app
-from freehold.acquire import quarantine
-from freehold.admit import admit
+from freehold import app, intake
 from freehold.config import Settings
 from freehold.home import Home
 
@@ -181,9 +179,8 @@ def test_a_model_admitted_while_the_server_runs_can_be_called(tmp_path, models):
     with serving(tmp_path / "home", models[0]) as server:
         assert ask(server, CHAT, chat("hi") | {"model": "beta"})[0] == 404
         home = Home(server.home, create=False)
-        with app.parts(home, Settings()) as parts, quarantine(home.folder) as folder:
-            acquired = app.acquire.file(models[1], folder, lambda *_: None)
-            admit(acquired, parts.vault, parts.ledger, actor="test")
+        with app.parts(home, Settings()) as parts:
+            assert parts.intake().add(intake.from_file(models[1]), "test").manifest
         until(lambda: ask(server, CHAT, chat("hi") | {"model": "beta"})[0] == 200)
 
 

@@ -23,8 +23,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 import freehold
-from freehold import acquire, seal
-from freehold.admit import admit
+from freehold import intake, seal, sign
 from freehold.answer import House
 from freehold.api.admin import Admin
 from freehold.api.http import Server
@@ -35,14 +34,13 @@ from freehold.engine.base import Engine
 from freehold.engine.fake import FakeEngine
 from freehold.engine.llamacpp import LlamaCpp
 from freehold.engine.pool import Pool
-from freehold.errors import BadConfig, PortTaken, SealMissing, UnsafeBind
+from freehold.errors import BadConfig, BadModel, CannotDo, PortTaken, SealMissing, UnsafeBind
 from freehold.home import Home, Running
 from freehold.lease import Leases
 from freehold.ledger import Ledger
-from freehold.scan import gguf
 from freehold.store import Store
 from freehold.types import EngineState, Layer, Manifest, Role
-from freehold.vault import Vault
+from freehold.vault import SERVED, Vault
 
 ENGINES = {"llamacpp": LlamaCpp, "fake": FakeEngine}
 _SPARE_FILES = 256  # descriptors kept free of client connections: the database, the engines, the log
@@ -74,6 +72,31 @@ class Parts(Struct):
     keys: KeyRing
     vault: Vault
 
+    def intake(self, progress: intake.Progress = lambda what, done, total: None) -> intake.Intake:
+        """The way in for models."""
+        return intake.Intake(self.home, self.settings, self.vault, self.ledger, progress)
+
+    def signed(self, manifest: Manifest) -> bool:
+        """Is the model's record signed with this home's key?"""
+        try:
+            key = sign.SigningKey.load(self.home.signing_key, create=False)
+            return self.vault.signed_by(manifest, key.public)
+        except CannotDo:
+            return False
+
+    def check(self, manifest: Manifest, progress: Callable[[int, int], None]) -> None:
+        """Before an engine opens it: the bytes, the index and the record agree, and this house has signed the record.
+
+        Raises:
+            BadModel: something is not what was admitted.
+        """
+        self.vault.check(manifest, progress)
+        if not self.signed(manifest):
+            raise BadModel(
+                f"The record of {manifest.name!r} is not signed by this house's key.",
+                hint="Put the key back from a copy, or remove the model and add it again.",
+            )
+
 
 @contextlib.contextmanager
 def parts(home: Home, settings: Settings) -> Iterator[Parts]:
@@ -101,7 +124,7 @@ def serve(home: Home, settings: Settings, host: Host, *, models: Sequence[Path] 
     with home.lock(), contextlib.closing(_bind(settings.server)) as listener, parts(home, settings) as opened:
         wanted = [_admitted(opened, path, host) for path in models] or [_usual(opened, host)]
         for manifest in wanted:
-            opened.vault.verify(manifest, lambda done, total: host.progress("verifying", done, total))
+            opened.check(manifest, lambda done, total: host.progress("verifying", done, total))
         if not opened.keys.list():
             _, key = opened.keys.create("admin", Role.ADMIN, actor="first start")
             host.first_key(key)
@@ -116,7 +139,7 @@ class _Workshop:
     """Makes the engines. ``verified`` are the models whose bytes were read and compared a moment ago."""
 
     def __init__(self, opened: Parts, engine: type[LlamaCpp], folder: Path, verified: set[str]):
-        self._vault, self._settings = opened.vault, opened.settings
+        self._opened, self._vault, self._settings = opened, opened.vault, opened.settings
         self._engine, self.folder, self._verified = engine, folder, verified
         self._metadata: dict[str, dict[str, Any]] = {}  # by digest; reading it anew takes a moment
 
@@ -124,8 +147,7 @@ class _Workshop:
         """See `pool.Builder.build`."""
         file = self._vault.blob(model.digest)
         if model.digest not in self._metadata:
-            header, _ = gguf.scan(file)
-            self._metadata[model.digest] = header.metadata if header else {}
+            self._metadata[model.digest] = self._vault.record(model).metadata
         settings, seal_mode = self._settings.engine_for(model.name), self._settings.seal
         metadata = self._metadata[model.digest]
         return self._engine(model, file, metadata, self.folder, settings, seal_mode, vectors=vectors)
@@ -135,7 +157,7 @@ class _Workshop:
         if model.digest in self._verified:
             self._verified.discard(model.digest)
         else:
-            self._vault.verify(model, report)
+            self._opened.check(model, report)
 
 
 class _Running:
@@ -212,19 +234,19 @@ class _Running:
 
 def _usual(opened: Parts, host: Host) -> Manifest:
     """The model to bring up where none was named: the one admitted last, or on a new home the starter."""
-    if known := opened.vault.list():
-        return max(known, key=lambda manifest: manifest.admitted_at)
-    with acquire.quarantine(opened.home.folder) as folder:
-        acquired = acquire.package(acquire.STARTER, folder, host.progress)
-        return admit(acquired, opened.vault, opened.ledger, actor="freehold up", licence=acquire.STARTER.licence)
+    if known := opened.vault.models():
+        return max(known.values(), key=lambda manifest: manifest.admitted_at)
+    return opened.intake(host.progress).starter("freehold up")
 
 
 def _admitted(opened: Parts, path: Path, host: Host) -> Manifest:
     """The model in a file, admitted if the vault lacks it."""
-    with acquire.quarantine(opened.home.folder) as folder:
-        acquired = acquire.file(path, folder, host.progress)
-        known = opened.vault.find(acquired.digest)
-        return known or admit(acquired, opened.vault, opened.ledger, actor="freehold up")
+    manifest = intake.admitted(opened.intake(host.progress).add(intake.from_file(path), "freehold up"))
+    if manifest.format not in SERVED:
+        raise BadModel(
+            f"No engine here opens {manifest.format}, which {path} is.", hint="Give a .gguf file of a model."
+        )
+    return manifest
 
 
 def _check_bind(server: ServerSettings) -> None:

@@ -148,6 +148,29 @@ class LedgerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = "strict"
 
 
+Kind = Literal["open", "source-available", "use-restricted", "non-commercial", "unknown"]
+
+
+class TrustSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which models may come in without a named decision; see docs/concepts/gate.md."""
+
+    licences: Annotated[
+        tuple[Kind, ...], Meta(description="classes of licence that come in; a model under another is held")
+    ] = ("open", "source-available", "use-restricted", "unknown")
+    refused: Annotated[
+        tuple[Kind, ...], Meta(description="classes of licence that are refused, whoever would decide otherwise")
+    ] = ()
+    openness: Annotated[
+        Literal["", "III", "II", "I"],
+        Meta(description="least class of the Model Openness Framework that comes in; empty: any"),
+    ] = ""
+    signed: Annotated[bool, Meta(description="hold a model without a good signature by one of trust.signers")] = False
+    templates: Annotated[
+        tuple[str, ...], Meta(description="SHA-256 digests of chat templates that were looked at, and come in")
+    ] = ()
+    signers: dict[str, str] = {}  # a table: in the file alone
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set."""
 
@@ -158,6 +181,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     queue: QueueSettings = QueueSettings()
     pool: PoolSettings = PoolSettings()
     callers: CallerSettings = CallerSettings()
+    trust: TrustSettings = TrustSettings()
     models: dict[str, ModelSettings] = {}
     seal: Annotated[
         Literal["best", "required", "off"],
@@ -205,10 +229,13 @@ def names() -> dict[str, type]:
     found: dict[str, type] = {}
     for field in msgspec.structs.fields(Settings):
         if isinstance(field.type, type) and issubclass(field.type, Struct):
-            found |= {f"{field.name}.{inner.name}": field.type for inner in msgspec.structs.fields(field.type)}
-        elif field.name != "models":  # a table for each model: in the file alone
-            found[field.name] = Settings
-    return found
+            found |= {f"{field.name}.{inner.name}": field.type for inner in _plain(field.type)}
+    return found | {field.name: Settings for field in _plain(Settings) if field.name not in _TABLES}
+
+
+def _plain(table: type) -> list[msgspec.structs.FieldInfo]:
+    """The fields of a table that are no table of their own: those have names of the user's, and stand in the file."""
+    return [field for field in msgspec.structs.fields(table) if field.default_factory is not dict]
 
 
 def _read(path: Path, *, must_exist: bool) -> dict[str, Any]:
@@ -237,4 +264,17 @@ def _put(values: dict[str, Any], dotted: str, text: str) -> None:
     table, _, key = dotted.rpartition(".")
     target = values.setdefault(table, {}) if table else values
     if isinstance(target, dict):
-        target[key] = text
+        target[key] = _list(text) if dotted in _LISTS else text
+
+
+def _list(text: str) -> list[str]:
+    """A list in a variable: words with commas between, or JSON."""
+    try:
+        found = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        found = None
+    return found if isinstance(found, list) else [word.strip() for word in text.split(",") if word.strip()]
+
+
+_TABLES = {field.name for field in msgspec.structs.fields(Settings) if isinstance(field.default, Struct)}
+_LISTS = {f"trust.{field.name}" for field in msgspec.structs.fields(TrustSettings) if isinstance(field.default, tuple)}

@@ -27,7 +27,7 @@ class Running(Struct, frozen=True):
     key: str
 
 
-_MARKS = ("freehold.db", "freehold.toml", "lock", "vault")  # any of them makes a folder a home
+_MARKS = ("freehold.db", "freehold.toml", "lock", "vault", "quarantine")  # any of them makes a folder a home
 
 
 class Home:
@@ -48,6 +48,9 @@ class Home:
             ) from None
         self.database = folder / "freehold.db"
         self.vault = folder / "vault"
+        self.held = folder / "held"
+        self.downloads = folder / "downloads"
+        self.wheels = folder / "wheels"
         self.proofs = folder / "proofs"
         self.signing_key = folder / "signing-key.pem"
         self._announcement = folder / "running.json"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import platform
 import secrets
 import socket
@@ -27,10 +26,11 @@ import msgspec
 from msgspec import Struct
 
 import freehold
-from freehold import seal
+from freehold import seal, sign
 from freehold.errors import CannotDo
 from freehold.ledger import Ledger
 from freehold.seal import trial
+from freehold.sign import SigningKey
 from freehold.types import Layer
 
 HOLDS, BROKEN, NOTHING = "holds", "broken", "proves nothing"
@@ -110,12 +110,9 @@ def privacy(mode: str, running: dict[str, Worn], tell: Callable[[str, int, int],
 
 def keep(record: Record, folder: Path, key_file: Path, ledger: Ledger, *, actor: str) -> Path:
     """Sign the record, write it, and enter it into the audit chain. Returns where it lies."""
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    key = _signing_key(key_file)
+    key = SigningKey.load(key_file)
     content = msgspec.json.encode(record)
-    public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-    signed = Signed(content.decode(), "ed25519", _text(public), _text(key.sign(content)))
+    signed = Signed(content.decode(), "ed25519", key.public, base64.b64encode(key.sign(content)).decode())
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"privacy-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(record.at))}-{secrets.token_hex(2)}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(signed)))
@@ -132,21 +129,15 @@ def check(path: Path, public_key: str, ledger: Ledger | None) -> tuple[Record, l
     Raises:
         CannotDo: the file cannot be read or is no proof.
     """
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
     try:
         signed = msgspec.json.decode(path.read_bytes(), type=Signed)
         record = msgspec.json.decode(signed.record, type=Record)
-        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key))
-        signature = base64.b64decode(signed.signature)
+        fits = sign.verify(public_key, base64.b64decode(signed.signature), signed.record.encode())
     except (OSError, ValueError) as error:
         said = f"{path} is no proof that can be read, or the key is none: {error}."
         raise CannotDo(said, hint="Give a file from <home>/proofs.") from None
     wrong = [] if signed.public_key == public_key else [f"it names another signer, {signed.public_key}"]
-    try:
-        key.verify(signature, signed.record.encode())
-    except InvalidSignature:
+    if not fits:
         wrong.append("the signature does not fit: the record or its signature was changed, or another signed it")
     digest = hashlib.sha256(signed.record.encode()).hexdigest()
     if ledger and not any(
@@ -158,11 +149,9 @@ def check(path: Path, public_key: str, ledger: Ledger | None) -> tuple[Record, l
 
 def public_key(key_file: Path) -> str:
     """The public half of a home's signing key, in base64. Raises CannotDo if the home has none."""
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
     if not key_file.exists():
         raise CannotDo(f"This home has no signing key ({key_file}).", hint="Give the signer's with --key.")
-    return _text(_signing_key(key_file).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+    return SigningKey.load(key_file, create=False).public
 
 
 def _inside(profile: str, names: tuple[str, ...], targets: trial.Targets) -> trial.Report:
@@ -260,28 +249,3 @@ def _serve_udp(listener: socket.socket, word: bytes) -> None:
             listener.sendto(word, sender)
         except OSError:
             return
-
-
-def _signing_key(path: Path):
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        NoEncryption,
-        PrivateFormat,
-        load_pem_private_key,
-    )
-
-    try:
-        return load_pem_private_key(path.read_bytes(), None)
-    except FileNotFoundError:
-        key = Ed25519PrivateKey.generate()
-    except ValueError as error:
-        raise CannotDo(f"The signing key {path} cannot be read: {error}.", hint="Put it back from a copy.") from None
-    content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-        stream.write(content)
-    return key
-
-
-def _text(content: bytes) -> str:
-    return base64.b64encode(content).decode()

@@ -10,8 +10,9 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from freehold import config
@@ -101,11 +102,21 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, indent=2))
 
 
+def lines(found: Iterable[str]) -> str:
+    """Lines for a terminal, each shown as one: what came from a model's file may neither steer it nor forge a line."""
+    return "\n".join(map(plain, found))
+
+
+def plain(text: str) -> str:
+    """Text without anything that a terminal would obey."""
+    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
+
+
 def table(rows: list[tuple[str, ...]], head: tuple[str, ...]) -> None:
     """Columns as wide as they need to be."""
-    widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
+    widths = [max(len(plain(cell)) for cell in column) for column in zip(head, *rows, strict=True)]
     for row in (head, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print("  ".join(plain(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def when(at: float | None) -> str:
@@ -129,9 +140,9 @@ class Bar:
         share = done / total if total else 1.0
         if sys.stderr.isatty():
             self._draw(share, done, total)
-        elif int(share * 10) > self._tenth and (time.monotonic() - self._begun > 1 or share in (0, 1)):
+        elif int(share * 10) > self._tenth and time.monotonic() - self._begun > 1:
             self._tenth = int(share * 10)
-            print(f"  {self._what} {share:.0%} of {_size(total)}", file=sys.stderr, flush=True)
+            print(f"  {self._what} {share:.0%} of {size(total)}", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """The bar's last line is complete."""
@@ -142,8 +153,20 @@ class Bar:
     def _draw(self, share: float, done: int, total: int) -> None:
         full = int(share * _BAR)
         bar = "█" * full + "░" * (_BAR - full)
-        print(f"\r  {self._what:<10} {bar} {share:4.0%} of {_size(total)} ", end="", file=sys.stderr, flush=True)
+        print(f"\r  {self._what:<10} {bar} {share:4.0%} of {size(total)} ", end="", file=sys.stderr, flush=True)
 
 
-def _size(count: int) -> str:
-    return f"{count / 1e6:.0f} MB" if count > 1_000_000 else f"{count}"
+def size(count: int) -> str:
+    """A number of bytes, for people."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}" if count < 10 * unit else f"{count / unit:.0f} {name}"
+    return f"{count} bytes" if count != 1 else "1 byte"
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that a flag names. Raises CannotDo."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CannotDo(f"{path} cannot be written: {error.strerror}.", hint="Name another with --output.") from None

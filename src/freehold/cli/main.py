@@ -17,6 +17,8 @@ VERBS = {
     "up": "serve: API and engine; prints the address, and on the first run a key, once",
     "ask": "one question to the running server, streamed to the terminal",
     "status": "what is true now: auth, bind, seal layers, models, ledger",
+    "scan": "judge model files: what is in them, and may they come in",
+    "models": "the models of this house: add, decide, list, show, verify, remove, export, import",
     "keys": "make, list and revoke the keys of callers",
     "ledger": "what was called, by whom, and what came of it",
     "audit": "the chain of acts: list it, and verify that none was changed",
@@ -59,7 +61,9 @@ def _explain(error: Exception) -> int:
     from freehold.errors import FreeholdError
 
     if isinstance(error, FreeholdError):
-        print(f"freehold: {error.sentence()}", file=sys.stderr)
+        from freehold.cli import local
+
+        print(f"freehold: {local.plain(error.sentence())}", file=sys.stderr)
         return 2
     if os.environ.get("FREEHOLD_TRACEBACK"):
         sys.excepthook(type(error), error, error.__traceback__)

@@ -37,30 +37,39 @@ ALWAYS = (
 ENGINE = (
     *ALWAYS, "execve", "execveat", "unshare", "connect", "sendmsg", "sendmmsg", "shmget", "semget", "msgget", "mq_open",
 )  # fmt: skip
+# A scanner, besides, starts no process, and changes nothing of a file but what it writes into those that it was handed
+# for writing: Landlock does not cover a file's mode, owner, times and attributes.
+SCANNER = (
+    *ENGINE, "fork", "vfork", "memfd_create", "memfd_secret", "truncate", "chmod", "fchmod", "fchmodat", "fchmodat2",
+    "chown", "fchown", "lchown", "fchownat", "utime", "utimes", "futimesat", "utimensat", "setxattr", "lsetxattr",
+    "fsetxattr", "setxattrat", "removexattr", "lremovexattr", "fremovexattr", "removexattrat", "file_setattr",
+)  # fmt: skip
 
 Instruction = tuple[int, int, int, int]
 
 
-def program(refused: Iterable[str], *, engine: bool) -> bytes:
+def program(refused: Iterable[str], *, engine: bool, alone: bool = False) -> bytes:
     """The filter: ``refused`` calls fail with EPERM, and so do sockets of any family but AF_UNIX.
 
     For an engine, besides: a sendto(2) with an address (a send(2) on a connected socket has none), a prlimit(2)
     on another process, a clone(2) into new namespaces; clone3(2), whose flags no filter can see, does not
-    exist, so that the C library falls back to clone(2). A call from a foreign architecture, or one with x32
-    numbers, kills the process.
+    exist, so that the C library falls back to clone(2). One that is to stay ``alone`` may start threads and no process.
+    A call from a foreign architecture, or one with x32 numbers, kills the process.
     """
     code: list[Instruction] = [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, _AUDIT_ARCH[kernel.MACHINE]), _kill()]
     code.append((_LOAD, 0, 0, _NUMBER))
     if kernel.MACHINE == "x86_64":
         code += [(_AT_LEAST, 0, 1, _X32_BIT), _kill()]
     for name in refused:
-        code += [(_EQUAL, 0, 1, kernel.number(name)), _refuse()]
+        if kernel.MACHINE == "x86_64" or name not in kernel.ONLY_X86_64:
+            code += [(_EQUAL, 0, 1, kernel.number(name)), _refuse()]
     for name in ("socket", "socketpair"):
         code += [(_EQUAL, 0, 4, kernel.number(name)), *_only(argument=0, value=socket.AF_UNIX)]
     if engine:
         code += _unless_zero("sendto", argument=4) + _unless_zero("prlimit64", argument=0)
-        code += [(_EQUAL, 0, 4, kernel.number("clone")), (_LOAD, 0, 0, _ARGUMENT), (_ANY_BIT, 0, 1, _NAMESPACES)]
-        code += [_refuse(), _allow()]
+        flags = [(_LOAD, 0, 0, _ARGUMENT), (_ANY_BIT, 0, 1, _NAMESPACES), _refuse()]
+        flags += [(_ANY_BIT, 1, 0, kernel.CLONE_THREAD), _refuse()] if alone else []
+        code += [(_EQUAL, 0, len(flags) + 1, kernel.number("clone")), *flags, _allow()]
         code += [(_EQUAL, 0, 1, kernel.number("clone3")), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
     code.append(_allow())
     return b"".join(struct.pack("HBBI", *instruction) for instruction in code)

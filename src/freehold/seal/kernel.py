@@ -22,6 +22,7 @@ PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
+CLONE_THREAD = 0x00010000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 CAPABILITY_VERSION_3 = 0x20080522
@@ -40,6 +41,11 @@ SYSCALLS: dict[str, dict[str, int]] = {
         "userfaultfd": 323, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
         "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsmount": 432, "pidfd_getfd": 438,
         "landlock_create_ruleset": 444, "landlock_add_rule": 445, "landlock_restrict_self": 446,
+        "fork": 57, "vfork": 58, "truncate": 76, "chmod": 90, "fchmod": 91, "chown": 92, "fchown": 93, "lchown": 94,
+        "utime": 132, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "removexattr": 197, "lremovexattr": 198,
+        "fremovexattr": 199, "utimes": 235, "fchownat": 260, "futimesat": 261, "fchmodat": 268, "utimensat": 280,
+        "memfd_create": 319, "memfd_secret": 447, "fchmodat2": 452, "setxattrat": 463, "removexattrat": 466,
+        "file_setattr": 469,
     },
     "aarch64": {
         "pivot_root": 41, "chroot": 51, "mq_open": 180, "msgget": 186, "semget": 190, "shmget": 194, "clone": 220,
@@ -52,8 +58,14 @@ SYSCALLS: dict[str, dict[str, int]] = {
         "kexec_file_load": 294, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
         "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsmount": 432, "pidfd_getfd": 438,
         "landlock_create_ruleset": 444, "landlock_add_rule": 445, "landlock_restrict_self": 446,
+        "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "removexattr": 14, "lremovexattr": 15, "fremovexattr": 16,
+        "truncate": 45, "fchmod": 52, "fchmodat": 53, "fchownat": 54, "fchown": 55, "utimensat": 88,
+        "memfd_create": 279, "memfd_secret": 447, "fchmodat2": 452, "setxattrat": 463, "removexattrat": 466,
+        "file_setattr": 469,
     },
 }  # fmt: skip
+# Calls that only the older architecture has: on the newer one the C library makes another call in their place.
+ONLY_X86_64 = frozenset({"fork", "vfork", "chmod", "chown", "lchown", "utime", "utimes", "futimesat"})
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long

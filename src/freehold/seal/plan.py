@@ -17,7 +17,7 @@ class Plan(Struct, frozen=True):
     """What one process is to give up.
 
     ``files`` are (path, Landlock rights); None leaves the file system alone. ``file_bytes`` is the largest
-    file that it may write, ``data_bytes`` the most memory that it may have of its own.
+    file that it may write, ``data_bytes`` the most memory that it may have of its own; ``alone``, it starts no process.
     """
 
     refused: tuple[str, ...]
@@ -25,6 +25,7 @@ class Plan(Struct, frozen=True):
     files: tuple[tuple[str, int], ...] | None = None
     file_bytes: int | None = None
     data_bytes: int | None = None
+    alone: bool = False
 
 
 def gateway_plan() -> Plan:
@@ -47,6 +48,12 @@ def engine_plan(*, model: Path, folder: Path, data_bytes: int | None = None) -> 
         *((path, landlock.DEVICE | landlock.READ_DIR) for path in devices),
     )
     return Plan(bpf.ENGINE, own_network=True, files=files, file_bytes=64 << 20, data_bytes=data_bytes)
+
+
+def scanner_plan(*, file_bytes: int, data_bytes: int) -> Plan:
+    """A scanner has the files that it is handed, open: it opens, makes and changes no other, starts no process, and has
+    no network."""
+    return Plan(bpf.SCANNER, own_network=True, files=(), file_bytes=file_bytes, data_bytes=data_bytes, alone=True)
 
 
 def apply(plan: Plan) -> tuple[Layer, ...]:
@@ -140,7 +147,7 @@ def _no_capabilities() -> str:
 
 
 def _seccomp(plan: Plan) -> str:
-    bpf.install(bpf.program(plan.refused, engine=plan.own_network))
+    bpf.install(bpf.program(plan.refused, engine=plan.own_network, alone=plan.alone))
     return f"sockets of no family but AF_UNIX; {len(plan.refused)} system calls refused"
 
 

@@ -1,0 +1,250 @@
+"""The offline sentence so far: a model is acquired into quarantine, scanned, and admitted, held for a decision, or
+refused, with reasons."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from freehold import acquire, admit, bundle, convert, sign
+from freehold.config import Settings
+from freehold.errors import BadModel, CannotDo
+from freehold.held import Waiting, digest_of
+from freehold.home import Home
+from freehold.ledger import Ledger
+from freehold.types import Acquired, Held, Manifest, Record, Ruling, Verdict
+from freehold.vault import Vault
+
+Progress = Callable[[str, int, int], None]
+
+
+class Wish(Struct, frozen=True):
+    """What to bring in, and how. ``base`` names the admitted model that an adapter belongs to; ``published`` is the
+    chat template as its publisher has it; ``replace`` lets a name move from one model to another."""
+
+    source: str
+    name: str = ""
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    convert: bool = False
+    base: str = ""
+    published: str = ""
+    replace: bool = False
+
+
+class Outcome(Struct, frozen=True):
+    """What came of it: the record with its verdict, and the manifest if the model was admitted."""
+
+    record: Record
+    manifest: Manifest | None = None
+
+
+class Intake:
+    """The way into one home."""
+
+    def __init__(self, home: Home, settings: Settings, vault: Vault, ledger: Ledger, progress: Progress):
+        self._home, self._settings, self._vault, self._ledger = home, settings, vault, ledger
+        self._waiting = Waiting(home.held)
+        self._progress = progress
+
+    def add(self, wish: Wish, actor: str) -> Outcome:
+        """Bring a model in from where it is.
+
+        Raises:
+            CannotDo: as the parts do. Nothing is kept but a download that can be gone on with.
+        """
+        base = self._vault.get(wish.base).digest if wish.base else ""
+        with acquire.quarantine(self._home.folder) as folder:
+            acquired = acquire.fetch(
+                acquire.parse(wish.source), folder, self._progress,
+                name=wish.name, include=wish.include, exclude=wish.exclude, downloads=self._home.downloads,
+            )  # fmt: skip
+            if wish.convert:
+                acquired = convert.convert(acquired, self._settings.seal, self._progress)
+            chosen = [f"--include {glob}" for glob in wish.include] + [f"--exclude {glob}" for glob in wish.exclude]
+            acquired = msgspec.structs.replace(acquired, chosen=tuple(chosen))
+            return self._let_in(acquired, actor, base=base, published=wish.published, replace=wish.replace)
+
+    def starter(self, actor: str) -> Manifest:
+        """Bring the starter model in, through the very same gate. Raises as `add`, and BadModel if it is refused."""
+        with acquire.quarantine(self._home.folder) as folder:
+            acquired = acquire.package(acquire.STARTER, folder, self._progress)
+            return admitted(self._let_in(acquired, actor, replace=True))
+
+    def decide(self, name: str, verdict: Verdict, *, by: str, why: str, actor: str) -> Outcome:
+        """Carry out what a named person decided of a model that waits. It is judged once more first: the decision holds
+        for exactly the files and findings that were shown.
+
+        Raises:
+            CannotDo: none of that name waits; or what is found now is not what was found then.
+            BadModel: it is refused now, whoever would decide otherwise; it is gone then.
+        """
+        held = self._waiting.get(name)
+        ruling = Ruling(verdict, by, why, time.time(), digest_of(held.record))
+        if verdict is not Verdict.ADMIT:
+            self._note_ruling(held.record, ruling, actor)
+            self._waiting.drop(name)
+            return Outcome(msgspec.structs.replace(held.record, ruling=ruling))
+        judgement = self._look(held.acquired, held.published, held.record.base)
+        if judgement.record.verdict is Verdict.BLOCK:
+            self._note("model.refused", judgement.record, actor)
+            self._waiting.drop(name)
+            admitted(Outcome(judgement.record))
+        if judgement.record.verdict is Verdict.HOLD and digest_of(judgement.record) != ruling.of:
+            self._hold(judgement, actor, held.published, held.replace)
+            raise CannotDo(
+                f"What is in {name!r} is no longer what was there when it was held.",
+                hint=f"See 'freehold models show {name}' and decide again.",
+            )
+        self._note_ruling(judgement.record, ruling, actor)
+        return self._admit(judgement, actor, replace=held.replace, ruling=ruling)
+
+    def bring(self, path: Path, signer: str, actor: str, *, replace: bool = False) -> list[Outcome]:
+        """Bring in the models of a bundle: first its signature and its sender, then every byte, then the gate, as for
+        any other model. What the sender decided about a model that was held holds here too, if the same is found here
+        and this house's own policy has nothing to say against it.
+
+        Raises:
+            CannotDo: as `bundle.Bundle` and `bundle.Senders` do, and as `add`. Models before the one at fault are in.
+        """
+        senders, outcomes = bundle.Senders(self._home.folder / "senders.json"), []
+        with bundle.opened(path) as carried, acquire.quarantine(self._home.folder) as folder:
+            sender = sign.fingerprint(carried.index.key)
+            senders.check(carried.index, signer)
+            need_space(folder, sum(member.size for member in carried.index.members.values()))
+            for acquired, sent in carried.unpack(folder, self._progress):
+                ruling = _from_afar(sent.ruling, sender)
+                outcomes.append(self._let_in(acquired, actor, base=sent.base, replace=replace, ruling=ruling))
+            if all(outcome.manifest for outcome in outcomes):
+                _keep_wheels(folder / "bundle" / bundle.WHEELS, self._home.wheels)
+            senders.keep(carried.index)
+        states = {outcome.record.name: "admitted" if outcome.manifest else "not admitted" for outcome in outcomes}
+        detail = {"signer": sender, "state": carried.index.state, "models": states}
+        self._ledger.record("bundle.imported", path.name, actor=actor, detail=detail)
+        return outcomes
+
+    def carry(self, names: Sequence[str], out: Path, actor: str, *, wheels: Sequence[Path] = ()) -> bundle.Index:
+        """Write models into one signed file. Raises CannotDo, as `bundle.export`."""
+        manifests = bundle.wanted(self._vault, names, out)
+        key = sign.SigningKey.load(self._home.signing_key)
+        detail = {model.name: model.digest for model in manifests}
+        state = self._ledger.record("bundle.exported", out.name, actor=actor, detail={"models": detail}).seq
+        return bundle.export(self._vault, manifests, out, key, state=state, wheels=wheels, progress=self._progress)
+
+    def waiting(self) -> list[Held]:
+        """The models that wait for a decision."""
+        return self._waiting.list()
+
+    def _let_in(
+        self, acquired: Acquired, actor: str, *, replace: bool, base: str = "", published: str = "",
+        ruling: Ruling | None = None,
+    ) -> Outcome:  # fmt: skip
+        """Judge, and admit, hold or refuse."""
+        judgement = self._look(acquired, published, base)
+        record = judgement.record
+        if record.verdict is Verdict.BLOCK:
+            self._note("model.refused", record, actor)
+            return Outcome(record)
+        self._check_waiting(record, replace)
+        if record.verdict is Verdict.HOLD and not _covers(ruling, record):
+            self._vault.check_name(_named(record), replace=replace)
+            self._hold(judgement, actor, published, replace)
+            return Outcome(record)
+        if record.verdict is Verdict.ADMIT:
+            ruling = None
+        if ruling is not None:
+            self._note_ruling(record, ruling, actor)
+        return self._admit(judgement, actor, replace=replace, ruling=ruling)
+
+    def _look(self, acquired: Acquired, published: str, base: str) -> admit.Judgement:
+        settings = self._settings
+        return admit.judge(acquired, settings.trust, settings.seal, self._progress, published=published, base=base)
+
+    def _admit(self, judgement: admit.Judgement, actor: str, *, replace: bool, ruling: Ruling | None) -> Outcome:
+        key = sign.SigningKey.load(self._home.signing_key)
+        ruling = ruling if judgement.record.verdict is Verdict.HOLD else None
+        manifest = admit.admit(judgement, self._vault, self._ledger, key, actor=actor, replace=replace, ruling=ruling)
+        self._waiting.drop(manifest.name)
+        return Outcome(self._vault.record(manifest), manifest)
+
+    def _hold(self, judgement: admit.Judgement, actor: str, published: str, replace: bool) -> None:
+        self._waiting.put(Held(judgement.acquired, judgement.record, time.time(), published, replace))
+        self._note("model.held", judgement.record, actor)
+
+    def _note(self, act: str, record: Record, actor: str) -> None:
+        rules = sorted({found.rule for found in record.findings})
+        files = {file.path: file.digest for file in record.files[:100]}
+        detail = {"source": record.source, "rules": rules, "of": digest_of(record), "files": files}
+        self._ledger.record(act, record.name, actor=actor, detail=detail)
+
+    def _note_ruling(self, record: Record, ruling: Ruling, actor: str) -> None:
+        said = {"verdict": ruling.verdict.value, "by": ruling.by, "why": ruling.why, "of": ruling.of}
+        self._ledger.record("model.decided", record.name, actor=actor, detail=said | {"source": record.source})
+
+    def _check_waiting(self, record: Record, replace: bool) -> None:
+        """A model that waits is not pushed aside by another of its name."""
+        for held in [] if replace else self._waiting.list():
+            if held.record.name == record.name and held.record.files != record.files:
+                raise CannotDo(
+                    f"Another model called {record.name!r} waits for a decision.",
+                    hint="Decide about that one, give this one another name with --name, or say --replace.",
+                )
+
+
+def admitted(outcome: Outcome) -> Manifest:
+    """The manifest of a model that was to come in. Raises BadModel with the reasons where it did not."""
+    if outcome.manifest is not None:
+        return outcome.manifest
+    record = outcome.record
+    if record.verdict is Verdict.HOLD:
+        raise BadModel(
+            f"{record.source} waits for a decision: {admit.reasons(record)}",
+            hint=f"'freehold models show {record.name}' has all of it; then 'freehold models decide {record.name} "
+            "--admit --by WHO --why ...'.",
+        )
+    raise BadModel(f"{record.source} was refused: {admit.reasons(record)}", hint="Nothing was kept.")
+
+
+def from_file(path: Path) -> Wish:
+    """The wish for a file or folder of this machine."""
+    return Wish(f"file:{path}", replace=True)
+
+
+def need_space(folder: Path, size: int) -> None:
+    """Raises CannotDo where so many bytes do not fit on the disk."""
+    free = shutil.disk_usage(folder).free
+    if free < size + (64 << 20):
+        raise CannotDo(
+            f"The disk has {free >> 20} MiB free, and the bundle needs {(size >> 20) + 64} MiB.",
+            hint="Free some space, or put the home on another disk with --home. Nothing was kept.",
+        )
+
+
+def _named(record: Record) -> Manifest:
+    """As much of a manifest as a name is checked by."""
+    digest = next((file.digest for file in record.files if file.kind == "weights"), "")
+    return Manifest(record.name, digest, 0, record.format, record.source, record.pinned)
+
+
+def _from_afar(ruling: Ruling | None, sender: str) -> Ruling | None:
+    """A decision of another house, with its fingerprint, so that nobody takes it for one of ours."""
+    return ruling and msgspec.structs.replace(ruling, by=f"{ruling.by}, of the house {sender}")
+
+
+def _covers(ruling: Ruling | None, record: Record) -> bool:
+    """Does a decision of another house settle this? Only if the same is found here, and nothing of our own policy."""
+    if ruling is None or ruling.verdict is not Verdict.ADMIT or ruling.of != digest_of(record):
+        return False
+    return not any(found.rule in admit.POLICY for found in record.findings)
+
+
+def _keep_wheels(source: Path, target: Path) -> None:
+    for wheel in source.iterdir() if source.is_dir() else ():
+        target.mkdir(mode=0o700, exist_ok=True)
+        os.replace(wheel, target / wheel.name)
