@@ -418,6 +418,7 @@ def test_a_second_up_needs_no_network(real, tmp_path_factory):
 
     home = tmp_path_factory.mktemp("second") / "home"
     shutil.copytree(real.home / "vault", home / "vault")
+    shutil.copy(real.home / "signing-key.pem", home)
     env = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": ""}
     server = Running(home, env=env)
     try:

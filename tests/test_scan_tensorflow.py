@@ -170,7 +170,7 @@ def test_an_index_as_tensorflow_writes_it_is_read():
     judged = judge(written, "variables.index")
     data = "variables.data-00000-of-00001"
     assert rules(judged) == set() and not judged.unjudged
-    assert judged.facts == {"tensors": 3, "external": [{"location": data, "offset": 0, "length": 457}]}
+    assert judged.facts == {"weights": True, "tensors": 3, "external": [{"location": data, "offset": 0, "length": 457}]}
 
 
 def test_a_checkpoint_is_admitted():

@@ -1,4 +1,4 @@
-"""TensorFlow: SavedModel, MetaGraph, frozen GraphDef, and beside them Keras' metadata and the fingerprint.
+"""TensorFlow: SavedModel, MetaGraph, frozen GraphDef, and beside them Keras' metadata, the fingerprint, checkpoints.
 
 Format: saved_model.proto, meta_graph.proto, graph.proto, function.proto and what they hold, of TensorFlow 2.21; Keras'
 saved_metadata.proto. Every node of every graph and function is looked at, against a list of the operators that compute
@@ -10,9 +10,10 @@ runs foreign code, blocks; any other holds. Facts: `nodes`, `operators` (the cou
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from importlib.resources import files
 
-from freehold.scan import beside, keras, protobuf
+from freehold.scan import beside, checkpoint, keras, protobuf
 from freehold.scan.base import ASK, BLOCK, HOLD, Report, Rule
 from freehold.scan.protobuf import Message
 from freehold.scan.tape import MemoryTape, Tape
@@ -50,6 +51,7 @@ _FILES = re.compile(
     r"Write\w*Summary|FlushSummaryWriter|DebugIdentity\w*|DebugN\w*"
 )
 _CODE = re.compile(r"\w*PyFunc\w*|LoadLibrary\w*|RemoteCall|\w*Rpc\w*|GeneratorDataset|XlaHostCompute|\w*CustomCall\w*")
+_STREAMS = frozenset((b"", b"stderr", b"stdout", b"log(info)", b"log(warning)", b"log(error)"))  # PrintV2's, but files
 _TABLES = frozenset(("InitializeTableFromTextFile", "InitializeTableFromTextFileV2"))
 
 SCHEMA = protobuf.schema("""
@@ -70,7 +72,7 @@ Dim: 1 size int; 2 name blob
 FullType: 1 type_id int; 2 args FullType*; 3 s blob; 4 i int
 OpAttr: 1 name text; 2 type text; 3 default_value Value; 4 description blob; 5 has_minimum int; 6 minimum int; \
     7 allowed_values Value
-Value: 1 list List; 2 s blob; 3 i int; 4 f f32; 5 b int; 6 type int; 7 shape Shape; 8 tensor Tensor; \
+Value: 1 list List; 2 s head; 3 i int; 4 f f32; 5 b int; 6 type int; 7 shape Shape; 8 tensor Tensor; \
     9 placeholder text; 10 func Function
 List: 2 s blob*; 3 i ints; 4 f f32s; 5 b ints; 6 type ints; 7 shape Shape*; 8 tensor Tensor*; 9 func Function*
 Tensor: 1 dtype int; 2 tensor_shape Shape; 3 version_number int; 4 tensor_content blob; 5 float_val f32s; \
@@ -136,8 +138,7 @@ Asset: 1 tensor_info TensorInfo; 2 filename text
 Objects: 1 nodes Object*; 2 concrete_functions ConcreteEntry*
 Object: 1 children Reference*; 3 slot_variables Slot*; 4 user_object User; 5 asset AssetIndex; \
     6 function SavedFunction; 7 variable Variable; 8 bare_concrete_function Bare; 9 constant Constant; \
-    10 resource Constant; \
-    11 saveable_objects SaveableEntry*; 12 captured_tensor Captured; 13 registered_name text; \
+    10 resource Constant; 11 saveable_objects SaveableEntry*; 12 captured_tensor Captured; 13 registered_name text; \
     14 serialized_user_proto Any; 15 dependencies Reference*; 16 registered_saver text
 Reference: 1 node_id int; 2 local_name blob
 Slot: 1 original_variable_node_id int; 2 slot_name blob; 3 slot_variable_node_id int
@@ -161,15 +162,15 @@ Fingerprint: 1 saved_model_checksum int; 2 graph_def_program_hash int; 3 signatu
     4 saved_object_graph_hash int; 5 checkpoint_hash int; 6 version Version; 7 uuid text
 """)
 _DROPPED = (
-    "Info", "AttrEntry", "Library", "Gradient", "Debug", "Saver", "CollectionEntry", "SignatureEntry", "Objects",
-    "Object", "ConcreteEntry", "Value", "Structured", "Graph",
+    "Info", "Library", "Gradient", "Debug", "Saver", "CollectionEntry", "SignatureEntry", "Objects",
+    "Object", "ConcreteEntry", "Structured", "Graph",
 )  # fmt: skip
 _NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_.\-/>]*")
 
 
 def recognises(head: bytes, tape: Tape, name: str) -> bool:
-    """One of the five messages, by fields that no other has."""
-    return _kind(tape) != ""
+    """One of the five messages, by fields that no other has, or the index of a checkpoint."""
+    return checkpoint.recognises(tape) or _kind(tape) != ""
 
 
 def _kind(tape: Tape) -> str:
@@ -179,32 +180,39 @@ def _kind(tape: Tape) -> str:
 
 
 def _fields(tape: Tape, name: str, offset: int, length: int | None) -> dict[int, tuple[int, int]]:
-    """The fields at a place, if they look like this message's."""
-    if length is not None and offset + length > tape.left:  # cut off by the end of the file
+    """The fields at a place, if they look like this message's; also where the file's end cuts it off."""
+    if length is not None and length > tape.left - offset:
         length = None
     found = protobuf.outline(tape, SCHEMA[name], offset, length) or {}
     return found if found.keys() & SCHEMA[name].keys() else {}
 
 
 def _is_saved(tape: Tape, offset: int, length: int | None) -> bool:
+    """Readers do not insist on the version, so neither may this."""
     found = _fields(tape, "Saved", offset, length)
-    return 2 in found and found.get(1, (0, 1))[1] == 1 and _is_meta_graph(tape, *found[2])
+    return 2 in found and 0 <= found.get(1, (0, 1))[1] < 1000 and _is_meta_graph(tape, *found[2])
 
 
 def _is_meta_graph(tape: Tape, offset: int, length: int | None) -> bool:
+    """A graph with something in it, or a head and a graph with nothing."""
     found = _fields(tape, "MetaGraph", offset, length)
-    return 2 in found and 1 in found and (not found[2][1] or _is_graph(tape, *found[2]))
+    return 2 in found and (_is_graph(tape, *found[2]) or (1 in found and not found[2][1]))
 
 
 def _is_graph(tape: Tape, offset: int, length: int | None) -> bool:
+    """Its first node, or the first function of its library, has names as TensorFlow gives them."""
     found = _fields(tape, "Graph", offset, length)
-    if 1 not in found:
-        return False
-    node = _fields(tape, "Node", *found[1])
-    if not {1, 2} <= node.keys():
-        return False
-    at, size = node[2]
-    return 0 < size < 300 and _NAME.fullmatch(tape.peek(tape.at + at, size)) is not None
+    if 1 in found:
+        node = _fields(tape, "Node", *found[1])
+        return 1 in node and _is_named(tape, node.get(2))
+    library = _fields(tape, "Library", *found[2]) if 2 in found else {}
+    function = _fields(tape, "Definition", *library[1]) if 1 in library else {}
+    return 1 in function and 3 in function and _is_named(tape, _fields(tape, "Op", *function[1]).get(1))
+
+
+def _is_named(tape: Tape, place: tuple[int, int] | None) -> bool:
+    offset, size = place or (0, 0)
+    return 0 < size < 300 and _NAME.fullmatch(tape.peek(tape.at + offset, size)) is not None
 
 
 def _is_metadata(tape: Tape, offset: int, length: int | None) -> bool:
@@ -222,13 +230,27 @@ def _is_fingerprint(tape: Tape, offset: int, length: int | None) -> bool:
 
 def scan(tape: Tape, report: Report) -> None:
     """Read the message whole. Raises Malformed."""
+    if checkpoint.recognises(tape):
+        checkpoint.scan(tape, report)
+        return
     walk, kind = _Walk(report), _kind(tape)
     on = {
-        **dict.fromkeys(_DROPPED, lambda message, at: None), "Node": walk.node, "Definition": walk.definition,
+        **dict.fromkeys(_DROPPED, lambda message, at: None), "Value": _string, "AttrEntry": _stream, "Node": walk.node,
+        "Definition": walk.definition,
         "Op": walk.operator, "Asset": walk.asset, "Any": walk.any_, "User": walk.metadata, "KerasNode": walk.metadata,
     }  # fmt: skip
     protobuf.read(tape, SCHEMA, kind, report, on)
     walk.finish()
+
+
+def _string(value: Message, at: int) -> bytes | None:
+    """Of an attribute's value only its string, cut, is kept."""
+    return value.get("s")
+
+
+def _stream(attribute: Message, at: int) -> bytes | None:
+    """Of the attributes only where something is printed to; a placeholder for it stands as what is not known."""
+    return attribute.get("value", b"?") if attribute.get("key") == "output_stream" else None
 
 
 class _Walk:
@@ -243,6 +265,8 @@ class _Walk:
     def node(self, node: Message, at: int) -> None:
         self.nodes += 1
         operator = node.get("op", "")[:200]
+        if operator == "PrintV2":
+            self.printed(node.get("attr", ()), at)
         if operator in self.used:
             return
         if len(self.used) >= MAX_SEEN:
@@ -253,6 +277,12 @@ class _Walk:
             self.report.add(CODE, at, f"The operator {operator} runs code that the graph names.")
         elif _FILES.fullmatch(operator):
             self.report.add(FILES, at, f"The operator {operator} reads or writes files.")
+
+    def printed(self, streams: Iterable[bytes], at: int) -> None:
+        for stream in streams:
+            if stream not in _STREAMS:
+                where = ascii(stream[:100].decode("utf-8", "replace"))
+                self.report.add(FILES, at, f"The operator PrintV2 writes to {where}, which is no stream but a file.")
 
     def operator(self, operator: Message, at: int) -> str:
         return operator.get("name", "")[:200]
