@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: up install install-test test bench bench-scan soak fuzz lint lock docs clean
+.PHONY: up install install-test test bench bench-scan bench-traffic bench-verdict bench-sensitive interop soak fuzz lint lock docs clean
 
 up: install            ## set up, then serve in the foreground
 	@exec $(BIN)/freehold up
@@ -13,8 +13,8 @@ install: .venv/.installed  ## set up alone
 install-test: .venv/.installed-test
 
 test: install-test     ## set up with the test dependencies, then the whole suite
-	$(BIN)/python -m ruff check src tests docs benchmarks fuzz
-	$(BIN)/python -m ruff format --check src tests docs benchmarks fuzz
+	$(BIN)/python -m ruff check src tests docs benchmarks examples fuzz
+	$(BIN)/python -m ruff format --check src tests docs benchmarks examples fuzz
 	$(BIN)/python -m pytest
 
 bench: install-test    ## compare the request path with others; writes docs/reference/benchmarks.md
@@ -23,6 +23,18 @@ bench: install-test    ## compare the request path with others; writes docs/refe
 bench-scan: install-test  ## compare the scanner with others and with SHA-256; writes docs/reference/scan.md
 	$(BIN)/python benchmarks/scan.py $(if $(QUICK),--quick) --rounds $(or $(ROUNDS),5)
 
+bench-traffic: install-test  ## import 100,000 recorded calls in each format; writes docs/reference/traffic.md
+	$(BIN)/python benchmarks/traffic.py --rounds $(or $(ROUNDS),3)
+
+bench-verdict: install-test  ## simulate the verdict's errors and power; writes docs/reference/statistics.md
+	$(BIN)/python benchmarks/verdict.py
+
+bench-sensitive: install-test  ## what the detectors find on labelled lines; writes docs/reference/sensitive.md
+	$(BIN)/python benchmarks/sensitive.py
+
+interop: install-test  ## let Inspect AI itself read a log of ours
+	$(BIN)/python benchmarks/interop.py
+
 fuzz: install-test     ## ten minutes for each parser, two at a time; writes docs/reference/fuzz.md
 	$(BIN)/python fuzz/fuzz.py --seconds $(or $(SECONDS),600) $(if $(ONLY),--only $(ONLY))
 
@@ -30,7 +42,7 @@ soak: install-test     ## disconnects, crashes and memory at full size; some ten
 	$(BIN)/python benchmarks/soak.py
 
 lint: install-test
-	$(BIN)/python -m ruff check src tests docs benchmarks fuzz
+	$(BIN)/python -m ruff check src tests docs benchmarks examples fuzz
 	$(BIN)/lint-imports
 
 docs: install-test     ## write the generated reference pages anew
@@ -38,9 +50,9 @@ docs: install-test     ## write the generated reference pages anew
 
 lock:                  ## renew the locks (needs uv on the PATH; the only target that does)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	  --upgrade requirements/build.in pyproject.toml --extra hub -o requirements/run.lock
+	  --upgrade requirements/build.in pyproject.toml --extra hub --extra inspect -o requirements/run.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	  --upgrade requirements/build.in pyproject.toml --extra hub --extra test -c requirements/run.lock -o requirements/test.lock
+	  --upgrade requirements/build.in pyproject.toml --extra hub --extra inspect --extra test -c requirements/run.lock -o requirements/test.lock
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
@@ -49,11 +61,12 @@ clean:
 	$(PYTHON) -c 'import sys; sys.exit("Freehold needs Python 3.11 or later; set PYTHON=...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
 
+# --no-deps: the locks are complete, and a resolver would reach for newer releases of what is asked for with an extra
 .venv/.installed: requirements/run.lock pyproject.toml src/freehold/__init__.py | .venv/bin/python
-	$(PIP) install --quiet --require-hashes -r requirements/run.lock
+	$(PIP) install --quiet --require-hashes --no-deps -r requirements/run.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation --no-index --editable .
 	@touch $@
 
 .venv/.installed-test: requirements/test.lock .venv/.installed
-	$(PIP) install --quiet --require-hashes -r requirements/test.lock
+	$(PIP) install --quiet --require-hashes --no-deps -r requirements/test.lock
 	@touch $@

@@ -51,6 +51,23 @@ slots = 2
 kv_type = "q8_0"
 ```
 """
+UPSTREAMS = """
+## For one upstream
+
+Models that somebody else runs, each upstream in a table of its own, in the file alone; its host must be in
+`upstream_hosts`. See [the guide](../guides/upstreams.md).
+
+```toml
+upstream_hosts = ["api.example.com:443"]
+
+[upstreams.example]
+url = "https://api.example.com/v1"
+key_file = "/etc/freehold/example.key"
+models = ["example-large", "example-small"]
+```
+
+| setting of `[upstreams.NAME]` | default | meaning |
+| --- | --- | --- |"""
 ERRORS = """# Errors
 
 `code` is stable. OpenAI's endpoints carry it in `error.code`; Anthropic's have their own types.
@@ -65,6 +82,9 @@ The machine-readable form is served at `/openapi.json`. Every path but `/healthz
 SCHEMAS = """## GET
 
 {LOOKS}
+
+Every answered call says in the header `x-freehold-model` what answered: `NAME@sha256:...`, the digest of the model's
+file, or `NAME@upstream:UPSTREAM` where [somebody else's](../guides/upstreams.md) did.
 
 A call that had to wait for its turn says so in the header `x-freehold-queue` of its answer; see
 [the line before an engine](../concepts/queue.md).
@@ -112,7 +132,18 @@ def settings() -> str:
         meaning = (annotation.extra_json_schema or {}).get("description", "")
         shown = msgspec.json.encode(value).decode()
         lines.append(f"| `{name}` | `FREEHOLD_{name.replace('.', '_').upper()}` | `{shown}` | {meaning} |")
-    return "\n".join([*lines, MODELS])
+    return "\n".join([*lines, MODELS + UPSTREAMS, *_upstream(), ""])
+
+
+def _upstream() -> list[str]:
+    """The settings of one upstream."""
+    lines = []
+    for field in msgspec.structs.fields(config.UpstreamSettings):
+        meaning = (msgspec.inspect.type_info(field.type).extra_json_schema or {}).get("description", "")
+        default = {} if field.default_factory is dict else field.default
+        shown = "needed" if field.required else f"`{msgspec.json.encode(default).decode()}`"
+        lines.append(f"| `{field.name}` | {shown} | {meaning} |")
+    return lines
 
 
 def commands() -> str:

@@ -45,7 +45,7 @@ def main() -> int:
         for name, result in zip(chosen, pool.map(lambda name: fuzz(name, arguments.seconds), chosen), strict=True):
             (WORK / name / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     results = {name: read(name) for name in every() if (WORK / name / "result.json").exists()}
-    arguments.page.write_text(page.render(results))
+    arguments.page.write_text(page.render(results, every()))
     print(f"\n{page.table(results)}\n\n{arguments.page} is written.")
     return 1 if any(results[name]["found"] for name in chosen) else 0
 

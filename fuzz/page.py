@@ -22,9 +22,11 @@ peak being the whole process's.
 """
 
 
-def render(results: dict[str, dict]) -> str:
-    """The whole page."""
-    return HEAD + table(results) + "\n\n" + findings(results)
+def render(results: dict[str, dict], every: list[str]) -> str:
+    """The whole page, with the parsers of ``every`` that have no result named."""
+    lacking = [name for name in every if name not in results]
+    said = f"Not run so far: {', '.join(lacking)}.\n\n" if lacking else ""
+    return HEAD + table(results) + "\n\n" + said + findings(results)
 
 
 def table(results: dict[str, dict]) -> str:

@@ -22,7 +22,7 @@ from freehold.scan import formats
 from freehold.scan.base import Report
 from freehold.scan.tape import Tape
 
-PATIENCE = 20  # seconds for one file of the corpus
+PATIENCE = 120  # seconds for one file of the corpus
 MOST_NAMES = 256
 MOST_FROM_CORPUS, MOST_FROM_TESTS = 10_000, 300  # inputs of one parser; hypothesis makes many
 TESTS = Path(__file__).parent.parent / "tests"

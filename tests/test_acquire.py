@@ -380,8 +380,8 @@ def test_a_file_that_changes_or_vanishes_meanwhile_is_refused(model, home, monke
         refused(home, said, model / "model.safetensors")
         path.write_bytes(b"\1" * 5000)
     monkeypatch.setattr(local, "_cloned", plain)
-    plain_space = local.need_space
-    monkeypatch.setattr(local, "need_space", lambda *at: (model / "sub" / "b.txt").unlink() or plain_space(*at))
+    plain_space = local.disk.need_space
+    monkeypatch.setattr(local.disk, "need_space", lambda *at: (model / "sub" / "b.txt").unlink() or plain_space(*at))
     refused(home, "b.txt could not be taken in: it is not there, or no longer", model)
 
 
@@ -389,14 +389,14 @@ def test_a_folder_swapped_for_a_link_meanwhile_leads_nowhere(model, home, tmp_pa
     """Every name is opened from the folder above it, and no link is followed."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "b.txt").write_bytes(b"s")
-    plain = local.need_space
+    plain = local.disk.need_space
 
     def swap(*at):
         shutil.rmtree(model / "sub")
         (model / "sub").symlink_to(tmp_path / "elsewhere")
         return plain(*at)
 
-    monkeypatch.setattr(local, "need_space", swap)
+    monkeypatch.setattr(local.disk, "need_space", swap)
     refused(home, "sub/b.txt could not be taken in", model)
 
 
@@ -709,7 +709,7 @@ def test_a_disk_that_fills_up_on_the_way_is_one_sentence_too(tmp_path, monkeypat
     """The copy meets the end of the disk."""
     source = tmp_path / "big.gguf"
     source.write_bytes(b"\1" * (4 << 20))
-    monkeypatch.setattr(local, "need_space", lambda *_: None)
+    monkeypatch.setattr(local.disk, "need_space", lambda *_: None)
     with small_disk(tmp_path / "small", 2) as disk:
         error = refused(disk, "big.gguf could not be taken in: No space left", source)
         assert "Free some space" in error.hint and shutil.disk_usage(disk).used < 1 << 20

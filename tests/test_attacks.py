@@ -11,7 +11,7 @@ import pytest
 from freehold import admit
 from freehold.config import TrustSettings
 from freehold.scan import folder, formats, walk
-from freehold.types import Acquired, Record, Verdict
+from freehold.types import Acquired, Admission, Record
 
 sys.path.insert(0, str(Path(__file__).parent / "assets"))
 import corpus
@@ -49,7 +49,7 @@ def wrong(cases, judge) -> list[str]:
     for case in cases:
         scanned = gated(case.path) if case.kind == "licence" else folder.scan(case.path, "off", judge=judge)
         verdict, rules = scanned.verdict, sorted({finding.rule for finding in scanned.findings})
-        good = verdict is Verdict.ADMIT if case.expect == "admit" else _RANK[verdict.value] >= _RANK[case.expect]
+        good = verdict is Admission.ADMIT if case.expect == "admit" else _RANK[verdict.value] >= _RANK[case.expect]
         if not good or "scan.fault" in rules:
             found.append(f"{case.kind} {case.name}: {case.says} expected {case.expect}, got {verdict.value} {rules}")
     return found

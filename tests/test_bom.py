@@ -10,6 +10,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from freehold import bom
 from freehold.types import (
+    Admission,
     Finding,
     Licence,
     LicenceClass,
@@ -20,7 +21,6 @@ from freehold.types import (
     Severity,
     Signature,
     Stated,
-    Verdict,
 )
 
 AT = 1_800_000_000.0
@@ -41,7 +41,7 @@ FULL = Record(
         ModelFile("model.safetensors", digest(1), 1 << 40, "safetensors", "weights"),
         ModelFile("sub/LICENSE", digest(3), 0, "text", "licence"),
     ),
-    verdict=Verdict.HOLD,
+    verdict=Admission.HOLD,
     findings=(Finding("template/dormant", Severity.HOLD, "model.safetensors", "byte 3", "means", "do"),),
     licence=Licence(
         "Apache-2.0", LicenceClass.OPEN, ("Keep the notice.",), (Stated("LICENSE", "Apache License", "Apache-2.0"),)
@@ -56,14 +56,14 @@ FULL = Record(
     format="safetensors",
     templates={"default": "a" * 64},
     signatures=(Signature("openssf-model-signing", digest(9), "Acme", True, "Signed by 'Acme'."),),
-    ruling=Ruling(Verdict.ADMIT, "mo", "compared by hand", AT, digest(8)),
+    ruling=Ruling(Admission.ADMIT, "mo", "compared by hand", AT, digest(8)),
 )
 BARE = Record(
-    name="m", source="file:/tmp/a b", pinned=False, files=(), verdict=Verdict.BLOCK, findings=(),
+    name="m", source="file:/tmp/a b", pinned=False, files=(), verdict=Admission.BLOCK, findings=(),
     licence=Licence("", LicenceClass.UNKNOWN), openness=Openness("", "unknown"), judged_by="x", judged_at=0.0,
 )  # fmt: skip
 ODD = Record(
-    name='<\u202e"\udcff\x1b[2J', source="hf:a b/c%d@\u00e9#?", pinned=False, verdict=Verdict.ADMIT, findings=(),
+    name='<\u202e"\udcff\x1b[2J', source="hf:a b/c%d@\u00e9#?", pinned=False, verdict=Admission.ADMIT, findings=(),
     files=tuple(ModelFile(path, digest(1), 1, "\udcfe", "kind") for path in ("a\udcff", "a\udcff", "\x00", "")),
     licence=Licence("Llama 3.1 (Community)/\u00e9", LicenceClass.SOURCE_AVAILABLE), openness=Openness("", "no"),
     judged_by="", judged_at=AT, base_models=("\udcff", "\udcff"), architecture="\x00", templates={"\udcff": ""},

@@ -155,7 +155,7 @@ def test_several_ggufs_ask_for_a_choice(site, home):
     parts = {f"big-0000{number}-of-00002.gguf": SHARD for number in (1, 2)}
     site.repository("org/ggufs", {"q4.gguf": SHARD, "README.md": b"# x", **parts})
     error = refused(home, "holds 2 GGUF models", "hf:org/ggufs")
-    assert "64.0 kB  big-00001-of-00002.gguf" in error.message and "32.0 kB  q4.gguf" in error.message
+    assert "64 kB  big-00001-of-00002.gguf" in error.message and "32 kB  q4.gguf" in error.message
     assert "freehold models add hf:org/ggufs@main/big-00001-of-00002.gguf" in error.hint
     got, found = add(home, "hf:org/ggufs/big-00001-of-00002.gguf")
     assert set(found) == {*parts, "README.md"} and got.name == "big"

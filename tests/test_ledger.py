@@ -171,6 +171,30 @@ def test_relaxed_serves_nothing_while_the_ledger_cannot_be_written_and_loses_not
     assert [(call.id, call.outcome) for call in ledger.calls()] == [("req_1", "answered")]
 
 
+def test_that_a_call_leaves_the_house_is_known_before_it_does(ledger, path):
+    """It is on the disk first, survives a crash, and a call that cannot be written down does not leave."""
+
+    async def scenario():
+        ledger.start()
+        await ledger.open("req_1", BOB, Kind.CHAT).leaves()
+        stayed = ledger.open("req_2", BOB, Kind.CHAT)
+        await stayed.leaves()
+        stayed.settle(answered())  # nothing was sent after all
+        gone = ledger.open("req_3", BOB, Kind.CHAT)
+        gone.settle(answered(left_the_house=True))
+        await gone.on_disk()
+        opened = {call.id: call.left_the_house for call in ledger.calls()}
+        move(path, "calls", "away")
+        with pytest.raises(Unaccountable):
+            await ledger.open("req_4", BOB, Kind.CHAT).leaves()
+        move(path, "away", "calls")
+        await ledger.stop()
+        return opened
+
+    assert asyncio.run(scenario()) == {"req_1": True, "req_2": False, "req_3": True}
+    assert ledger.left_the_house() == 3  # the one that was not sent said that it would be, and was not settled
+
+
 def test_calls_refused_while_the_disk_is_full_leave_nothing(ledger, path):
     """Many at once, again and again: none of them is a call, and none comes back as one."""
 

@@ -23,7 +23,7 @@ from harness import cli
 from freehold.errors import CannotDo
 from freehold.scan import folder, formats, sandbox, walk
 from freehold.scan.sandbox import Sandbox
-from freehold.types import Judged, Verdict
+from freehold.types import Admission, Judged
 
 
 def rules(scanned) -> dict[str, list[str]]:
@@ -46,7 +46,7 @@ def test_what_nobody_knows_is_held(model):
     (model / "thing.bin").write_bytes(b"\x00\x01\x02" * 5000)
     scanned = folder.scan(model, "best")
     (judged,) = scanned.files
-    assert scanned.verdict is Verdict.HOLD and rules(scanned) == {"thing.bin": ["opaque.unknown"]}
+    assert scanned.verdict is Admission.HOLD and rules(scanned) == {"thing.bin": ["opaque.unknown"]}
     assert judged.size == 15000 and [(span.start, span.end) for span in judged.unjudged] == [(0, 15000)]
 
 
@@ -132,10 +132,10 @@ GRAPH = Judged("m.onnx", "onnx", 1, "sha256:0", facts={"external": [{"location":
 @pytest.mark.parametrize(
     ("judged", "rule", "verdict"),
     [
-        (Judged("model\u202efugg.txt", "text", 1, "sha256:0"), "repository.name", Verdict.HOLD),
-        (Judged("model.safetensors", "gguf", 1, "sha256:0"), "repository.disguised", Verdict.BLOCK),
-        (SPLIT, "repository.incomplete", Verdict.HOLD),
-        (GRAPH, "repository.incomplete", Verdict.HOLD),
+        (Judged("model\u202efugg.txt", "text", 1, "sha256:0"), "repository.name", Admission.HOLD),
+        (Judged("model.safetensors", "gguf", 1, "sha256:0"), "repository.disguised", Admission.BLOCK),
+        (SPLIT, "repository.incomplete", Admission.HOLD),
+        (GRAPH, "repository.incomplete", Admission.HOLD),
     ],
 )
 @pytest.mark.parametrize("whole", [True, False])
@@ -145,7 +145,7 @@ def test_a_single_file_is_looked_at_as_a_folder_of_one_is(model, judged, rule, v
     root = model if whole else model / judged.file
     scanned = folder.scan(root, "off", judge=lambda entry: msgspec.structs.replace(judged, file=entry.path))
     if whole and judged is GRAPH:
-        rule, verdict = "repository.external-data", Verdict.BLOCK
+        rule, verdict = "repository.external-data", Admission.BLOCK
     assert [found.rule for found in scanned.findings] == [rule] and scanned.verdict is verdict
 
 

@@ -324,10 +324,11 @@ def test_both_known_architectures_have_every_number_that_the_seal_uses(monkeypat
     """A missing one would be a hole on that machine; and the filter can be assembled for each."""
     from freehold.seal import bpf
 
-    used = {*bpf.SCANNER, "socket", "socketpair", "sendto", "seccomp", "capset", "landlock_restrict_self"}
+    used = {*bpf.SCANNER, *bpf.RELAY, "socket", "socketpair", "sendto", "seccomp", "capset", "landlock_restrict_self"}
     for machine, numbers in kernel.SYSCALLS.items():
         lacking = set() if machine == "x86_64" else kernel.ONLY_X86_64
         assert used - numbers.keys() == lacking, machine
         assert len(set(numbers.values())) == len(numbers), machine
         monkeypatch.setattr(kernel, "MACHINE", machine)
+        assert bpf.program(bpf.RELAY, engine=True, outward=True)
         assert len(bpf.program(bpf.SCANNER, engine=True, alone=True)) > 16 * (len(bpf.SCANNER) - len(lacking))

@@ -18,7 +18,7 @@ from harness import gguf
 
 from freehold.errors import BadModel, CannotDo
 from freehold.sign import SigningKey
-from freehold.types import Licence, LicenceClass, Manifest, ModelFile, Openness, Record, Verdict
+from freehold.types import Admission, Licence, LicenceClass, Manifest, ModelFile, Openness, Record
 from freehold.vault import Vault
 
 
@@ -39,7 +39,7 @@ def put(
         "file:x",
         False,
         tuple(files),
-        Verdict.ADMIT,
+        Admission.ADMIT,
         (),
         licence,
         openness,

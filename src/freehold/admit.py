@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from freehold.scan.base import BLOCK, FETCH_AGAIN, HOLD, NOTE, Rule
 from freehold.scan.sandbox import stamp
 from freehold.types import (
     Acquired,
+    Admission,
     Finding,
     Judged,
     Licence,
@@ -28,14 +29,13 @@ from freehold.types import (
     Manifest,
     ModelFile,
     Openness,
+    Progress,
     Record,
     Ruling,
     Signature,
-    Verdict,
 )  # fmt: skip
 from freehold.vault import SERVED, Vault
 
-Progress = Callable[[str, int, int], None]
 _GRADES = ("", "III", "II", "I")
 _SIGNATURES = ("model.sig",)
 
@@ -162,7 +162,7 @@ def admit(
             were judged. The vault is as it was.
     """
     record = msgspec.structs.replace(judgement.record, ruling=ruling)
-    if record.verdict is Verdict.BLOCK or (record.verdict is Verdict.HOLD and not _admits(ruling)):
+    if record.verdict is Admission.BLOCK or (record.verdict is Admission.HOLD and not _admits(ruling)):
         raise BadModel(f"{record.source} was not admitted: {reasons(record)}", hint="Nothing was kept.")
     _unchanged(judgement)
     main = _main(judgement.files)
@@ -349,7 +349,7 @@ def _place(found: Finding) -> str:
 
 
 def _admits(ruling: Ruling | None) -> bool:
-    return ruling is not None and ruling.verdict is Verdict.ADMIT
+    return ruling is not None and ruling.verdict is Admission.ADMIT
 
 
 def _unchanged(judgement: Judgement) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -14,16 +15,27 @@ from freehold.engine.base import Reply
 from freehold.errors import EngineFailed, Forbidden, FreeholdError, Refused
 from freehold.lease import Lease, Leases
 from freehold.ledger import Ledger
-from freehold.types import Caller, Kind, Manifest, Outcome, Request, Settlement, Usage
+from freehold.types import Caller, Kind, Manifest, Outcome, Request, Route, Settlement, Usage
+
+
+class Tap(Protocol):
+    """Takes in an answer on its way out. ``keep`` is called where it was whole and accounted for."""
+
+    def take(self, piece: bytes) -> None: ...
+
+    def keep(self, call_id: str) -> None: ...
 
 
 class House(Struct, frozen=True):
-    """What a call needs of the house: the ledger, the leases on its engines, and the models by name, as they are
-    when it asks."""
+    """What a call needs of the house: the ledger, the leases on its engines, the models by name, as they are
+    when it asks, the names of the upstreams that run some of them, by the model's name, and who records the answer to
+    a caller's request, if anybody does."""
 
     ledger: Ledger
     leases: Leases
     models: Callable[[], Mapping[str, Manifest]]
+    upstreams: Mapping[str, str] = {}
+    tap: Callable[[Caller, Request], Tap | None] = lambda caller, request: None
 
 
 class Beginning(Struct, frozen=True):
@@ -48,6 +60,7 @@ async def answer(
     tally = _Tally()
     failure: FreeholdError | None = None
     lease: Lease | None = None
+    tap: Tap | None = None
     last = b""  # what makes the answer whole is sent when the entry is settled
     entry = house.ledger.open(call_id, caller, kind)
     try:
@@ -58,15 +71,21 @@ async def answer(
         decision = policy.decide(caller, request)
         if not decision.allowed:
             raise Forbidden(decision.reason)
-        tally.manifest = route.find(request, house.models()).model
-        await lease.take(call_id, request, tally.manifest)
+        way = route.find(request, house.models(), house.upstreams)
+        tally.manifest = way.model
+        tap = house.tap(caller, request)
+        await lease.take(call_id, request, way.model)
         reply = tally.reply = lease.engine.ask(request, lease.engine_done)
+        if way.upstream:
+            await entry.leaves()
         while piece := await reply.read():
             if tally.first is None:
                 if request.stream:
                     await entry.on_disk()
                 tally.first_byte()
-                yield Beginning(reply.media_type, lease.headers)
+                yield Beginning(reply.media_type, (*lease.headers, _whose(way)))
+            if tap is not None:
+                tap.take(piece)
             if reply.complete:
                 last += piece
             else:
@@ -91,8 +110,16 @@ async def answer(
     await entry.on_disk()
     if failure is not None:
         raise failure
+    if tap is not None and tally.outcome is Outcome.ANSWERED:
+        tap.keep(call_id)
     if last:
         yield last
+
+
+def _whose(way: Route) -> tuple[str, str]:
+    """The header that says which bytes answered, or whose model did."""
+    digest = f"upstream:{way.upstream}" if way.upstream else way.model.digest
+    return ("x-freehold-model", f"{way.model.name}@{digest}")
 
 
 class _Tally:
@@ -129,4 +156,5 @@ class _Tally:
             usage=self.reply.usage if self.reply else Usage(),
             first_token_ms=(self.first - self.started) * 1000 if self.first and self.stream else None,
             total_ms=(now - self.started) * 1000,
+            left_the_house=self.reply is not None and self.reply.left_the_house,
         )

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import hashlib
 import os
 import resource
 import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import uvloop
@@ -34,13 +36,23 @@ from freehold.engine.base import Engine
 from freehold.engine.fake import FakeEngine
 from freehold.engine.llamacpp import LlamaCpp
 from freehold.engine.pool import Pool
+from freehold.engine.remote import Relay, RemoteEngine, relaying
+from freehold.engine.upstream import REMOTE, Upstream, all_of, check_names
 from freehold.errors import BadConfig, BadModel, CannotDo, PortTaken, SealMissing, UnsafeBind
 from freehold.home import Home, Running
 from freehold.lease import Leases
 from freehold.ledger import Ledger
-from freehold.store import Store
-from freehold.types import EngineState, Layer, Manifest, Role
+from freehold.results import Results
+from freehold.samples import Samples
+from freehold.store import TRAFFIC, Store
+from freehold.task import Tasks
+from freehold.traffic.capture import Capture
+from freehold.types import Comparison, EngineState, Layer, Manifest, Progress, Role, Score, Task
 from freehold.vault import SERVED, Vault
+
+if TYPE_CHECKING:
+    from freehold.certify import Bench
+    from freehold.scorers import Judge, Scorer
 
 ENGINES = {"llamacpp": LlamaCpp, "fake": FakeEngine}
 _SPARE_FILES = 256  # descriptors kept free of client connections: the database, the engines, the log
@@ -71,8 +83,75 @@ class Parts(Struct):
     ledger: Ledger
     keys: KeyRing
     vault: Vault
+    _traffic: Store | None = None
 
-    def intake(self, progress: intake.Progress = lambda what, done, total: None) -> intake.Intake:
+    @property
+    def traffic(self) -> Store:
+        """The database of recorded traffic, opened when it is first asked for. Raises StoreFailed."""
+        if self._traffic is None:
+            self._traffic = Store(self.home.traffic, TRAFFIC)
+        return self._traffic
+
+    @property
+    def samples(self) -> Samples:
+        """The recorded calls."""
+        return Samples(self.traffic)
+
+    @property
+    def results(self) -> Results:
+        """What candidates made of them."""
+        return Results(self.traffic)
+
+    @property
+    def tasks(self) -> Tasks:
+        """The tasks' files."""
+        return Tasks(self.home.tasks)
+
+    @contextlib.contextmanager
+    def scorer(self, task: Task) -> Iterator[Scorer | Judge]:
+        """How a task's answers are scored. Raises BadTask."""
+        from freehold import scorers  # with libraries that the server does not need
+
+        made = scorers.make(task, self.tasks.folder(task.name), self.settings.seal)
+        try:
+            yield made
+        finally:
+            made.close()
+
+    @contextlib.contextmanager
+    def bench(self, task: Task, progress: Progress) -> Iterator[Bench]:
+        """What a certification of the task stands on.
+
+        Raises:
+            BadTask: its scorer cannot be made.
+            NotRunning, BadModel: the scorer is a judge, and no server runs or the judge is no model of this house.
+        """
+        from freehold import certify  # with numpy, which the server does not need
+
+        with self.scorer(task) as scorer:
+            judge, digest = (None, scorer.digest) if not scorer.asks else self._judge(scorer, progress)
+            yield certify.Bench(self.samples, self.results, self.ledger, scorer, digest, judge, progress)
+
+    def _judge(
+        self, scorer: Judge, progress: Progress
+    ) -> tuple[Callable[[Sequence[Comparison]], dict[str, Score]], str]:
+        """What asks the judge, and the digest of how it scores, its own model included."""
+        from freehold import replay
+
+        model = self.vault.models().get(scorer.model)
+        if model is None:
+            raise BadModel(f"The judge {scorer.model!r} is no model of this house.", hint="'freehold models add' it.")
+        asker = replay.Asker(self.home.running())
+        digest = "sha256:" + hashlib.sha256(f"{scorer.digest} {model.digest}".encode()).hexdigest()
+        return lambda rows: replay.judging.compare(asker, scorer, rows, progress), digest
+
+    def close(self) -> None:
+        """Let go of the databases."""
+        self.store.close()
+        if self._traffic is not None:
+            self._traffic.close()
+
+    def intake(self, progress: Progress = lambda what, done, total: None) -> intake.Intake:
         """The way in for models."""
         return intake.Intake(self.home, self.settings, self.vault, self.ledger, progress)
 
@@ -102,49 +181,80 @@ class Parts(Struct):
 def parts(home: Home, settings: Settings) -> Iterator[Parts]:
     """Open a home. Raises StoreFailed if its database cannot be opened."""
     store = Store(settings.database or home.database)
+    ledger = Ledger(store)
+    opened = Parts(home, settings, store, ledger, KeyRing(store, ledger), Vault(home.vault))
     try:
-        ledger = Ledger(store)
-        yield Parts(home, settings, store, ledger, KeyRing(store, ledger), Vault(home.vault))
+        yield opened
     finally:
-        store.close()
+        opened.close()
 
 
 def serve(home: Home, settings: Settings, host: Host, *, models: Sequence[Path] = (), engine: str = "llamacpp") -> None:
     """Serve until told to stop: everything that needs the network or may fail comes first, then the seal.
 
     The models in ``models`` are admitted and their engines brought up; every other model that was admitted
-    before can be called all the same, and comes up at its first call.
+    before can be called all the same, and comes up at its first call; so can the upstreams' models.
 
     Raises:
         CannotDo: as its parts do; nothing is left half-written.
     """
     _check_bind(settings.server)
     _check_database(settings)
+    upstreams = all_of(settings)
     tls = _tls(settings.server)
     with home.lock(), contextlib.closing(_bind(settings.server)) as listener, parts(home, settings) as opened:
-        wanted = [_admitted(opened, path, host) for path in models] or [_usual(opened, host)]
+        wanted = [_admitted(opened, path, host) for path in models] or _usual(opened, host)
+        check_names(upstreams, opened.vault.models())
         for manifest in wanted:
             opened.check(manifest, lambda done, total: host.progress("verifying", done, total))
         if not opened.keys.list():
             _, key = opened.keys.create("admin", Role.ADMIN, actor="first start")
             host.first_key(key)
-        with home.run_folder() as folder:
+        with home.run_folder() as folder, relaying(upstreams, settings, folder) as relay:
             layers = _seal(settings.seal)  # before there is a loop, which would keep an io_uring from before
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                workshop = _Workshop(opened, ENGINES[engine], folder, verified={manifest.digest for manifest in wanted})
+                outside = _Outside(upstreams, relay)
+                verified = {manifest.digest for manifest in wanted}
+                workshop = _Workshop(opened, ENGINES[engine], folder, outside, verified)
                 runner.run(_Running(opened, workshop, wanted, layers, host).run(listener, tls))
+
+
+class _Outside:
+    """The upstreams: an engine for each, which is there from the start and stays."""
+
+    def __init__(self, upstreams: Sequence[Upstream], relay: Relay | None):
+        self.relay = relay
+        self.engines = {found.name: RemoteEngine(found, relay) for found in upstreams} if relay else {}
+        self.seats = {model: found.manifest for found in upstreams for model in found.models}
+        self.names = {model: found.name for found in upstreams for model in found.models}
+        self.models = {name: model for found in upstreams for name, model in found.manifests().items()}
+
+    def with_vault(self, vault: Callable[[], Mapping[str, Manifest]]) -> Callable[[], Mapping[str, Manifest]]:
+        """Every model that can be called, as it is when somebody asks."""
+        return (lambda: ChainMap(self.models, vault())) if self.models else vault
+
+    def facts(self) -> dict[str, Any]:
+        """What status shows of it."""
+        relay = self.relay
+        if relay is None:
+            return {"upstreams": [], "relay": None}
+        said = {"pid": relay.pid, "worker": relay.worker, "restarts": relay.restarts, "state": relay.state}
+        views = [msgspec.to_builtins(engine.view()) for engine in self.engines.values()]
+        return {"upstreams": views, "relay": said | {"reported": msgspec.to_builtins(relay.layers)}}
 
 
 class _Workshop:
     """Makes the engines. ``verified`` are the models whose bytes were read and compared a moment ago."""
 
-    def __init__(self, opened: Parts, engine: type[LlamaCpp], folder: Path, verified: set[str]):
+    def __init__(self, opened: Parts, engine: type[LlamaCpp], folder: Path, outside: _Outside, verified: set[str]):
         self._opened, self._vault, self._settings = opened, opened.vault, opened.settings
-        self._engine, self.folder, self._verified = engine, folder, verified
+        self._engine, self.folder, self.outside, self._verified = engine, folder, outside, verified
         self._metadata: dict[str, dict[str, Any]] = {}  # by digest; reading it anew takes a moment
 
     def build(self, model: Manifest, vectors: bool) -> Engine:
         """See `pool.Builder.build`."""
+        if model.format == REMOTE:
+            return self.outside.engines[model.name]
         file = self._vault.blob(model.digest)
         if model.digest not in self._metadata:
             self._metadata[model.digest] = self._vault.record(model).metadata
@@ -154,6 +264,8 @@ class _Workshop:
 
     def verify(self, model: Manifest, report: Callable[[int, int], None]) -> None:
         """See `pool.Builder.verify`. What was verified a moment ago is not read again."""
+        if model.format == REMOTE:
+            return
         if model.digest in self._verified:
             self._verified.discard(model.digest)
         else:
@@ -167,18 +279,26 @@ class _Running:
         self, opened: Parts, workshop: _Workshop, wanted: list[Manifest], layers: tuple[Layer, ...], host: Host
     ):
         self.opened, self.wanted, self.layers, self.host = opened, wanted, layers, host
+        outside = self.outside = workshop.outside
         self.folder = workshop.folder
         settings = opened.settings
-        self.pool = Pool(workshop, settings.pool, settings.queue)
-        self.house = House(opened.ledger, Leases(self.pool, settings.callers), opened.vault.models)
+        self.pool = Pool(workshop, settings.pool, settings.queue, outside.seats)
+        recorded = lambda: Samples(Store(opened.home.traffic, TRAFFIC))  # noqa: E731
+        self.capture = Capture(recorded, opened.tasks.every, opened.home.tasks)
+        models = outside.with_vault(opened.vault.models)
+        leases = Leases(self.pool, settings.callers)
+        self.house = House(opened.ledger, leases, models, outside.names, self.capture.tap)
 
     async def run(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
         settings = self.opened.settings
         stop = _stop_signals()
         own_listener = _bind_own(self.folder)
         self.opened.ledger.start(settings.ledger.durability)
+        if self.outside.relay is not None:
+            self.outside.relay.listen()
         address = _address(listener, tls)
-        admin = Admin(self.house, self._facts(address))
+        self.capture.start()
+        admin = Admin(self.house, self._facts(address), self._now)
         router = Router(self.house, self.opened.keys, admin)
         server = Server(router.handle, router.gate, router.on_error, _room(settings))
         running = Running(
@@ -201,6 +321,7 @@ class _Running:
             try:
                 await self.pool.stop()
             finally:
+                self.capture.stop()
                 await self.opened.ledger.stop()
                 self.opened.keys.close()
 
@@ -216,10 +337,15 @@ class _Running:
             "reported": msgspec.to_builtins(self.layers),
         }
 
+    def _now(self) -> dict[str, Any]:
+        """What status shows and changes."""
+        return self.outside.facts() | {"capture": msgspec.to_builtins(self.capture.state())}
+
     async def _bring_up(self, stop: asyncio.Event) -> bool:
         """Bring up the engines that were asked for, unless told to stop meanwhile. Raises what the first that
         fails raises."""
-        starting = asyncio.create_task(self.pool.start(self.wanted))
+        upstreams = [engine.model for engine in self.outside.engines.values()]
+        starting = asyncio.create_task(self.pool.start([*upstreams, *self.wanted]))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
@@ -232,11 +358,12 @@ class _Running:
         return True
 
 
-def _usual(opened: Parts, host: Host) -> Manifest:
-    """The model to bring up where none was named: the one admitted last, or on a new home the starter."""
+def _usual(opened: Parts, host: Host) -> list[Manifest]:
+    """The model to bring up where none was named: the one admitted last, or on a new home the starter; none where
+    upstreams answer and the vault is empty."""
     if known := opened.vault.models():
-        return max(known.values(), key=lambda manifest: manifest.admitted_at)
-    return opened.intake(host.progress).starter("freehold up")
+        return [max(known.values(), key=lambda manifest: manifest.admitted_at)]
+    return [] if opened.settings.upstreams else [opened.intake(host.progress).starter("freehold up")]
 
 
 def _admitted(opened: Parts, path: Path, host: Host) -> Manifest:

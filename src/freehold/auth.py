@@ -21,6 +21,7 @@ from freehold.types import Caller, Role
 PREFIX = "fh_"
 _REMEMBER = 1.0  # seconds
 _BY_HASH = select(keys.c.id, keys.c.name, keys.c.role, keys.c.revoked_at).where(keys.c.hash == bindparam("wanted"))
+OWNER = "local"  # the id of this machine's owner, whose key lives in the server's memory alone
 
 
 class Key(Struct, frozen=True):
@@ -95,7 +96,7 @@ class KeyRing:
     def session_key(self, name: str) -> str:
         """A key for the machine's owner that lives in this process only and ends with it."""
         token = _new_token()
-        self._session[hash_of(token)] = Caller("local", name, Role.ADMIN)
+        self._session[hash_of(token)] = Caller(OWNER, name, Role.ADMIN)
         return token
 
     def create(self, name: str, role: Role, *, actor: str) -> tuple[Key, str]:

@@ -31,7 +31,7 @@ from freehold import bom, names, sign
 from freehold.disk import write_atomically
 from freehold.errors import CannotDo
 from freehold.names import check_model_name
-from freehold.types import Acquired, Manifest, Record
+from freehold.types import Acquired, Manifest, Progress, Record
 from freehold.vault import RECORD_TYPE, Vault
 
 PAYLOAD_TYPE = "application/vnd.freehold.bundle.v1+json"
@@ -46,8 +46,6 @@ _MEMBER = re.compile(
 _CHUNK = 1 << 20
 _BLOCK = 512  # of a tar archive, POSIX.1-1988
 _MAX_INDEX = 40 << 20  # bytes
-
-Progress = Callable[[str, int, int], None]
 
 
 class Member(Struct, frozen=True):

@@ -106,6 +106,36 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     stuck_seconds: Seconds | UnsetType = UNSET
 
 
+class UpstreamSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """A table ``[upstreams.NAME]``: somebody else's models, to which calls are passed on. The key is never in it."""
+
+    url: Annotated[str, Meta(description="base URL, such as https://api.example.com/v1; its host is in upstream_hosts")]
+    key_file: Annotated[str, Meta(description="file with the upstream's key, read by the relay alone")] = ""
+    key_env: Annotated[str, Meta(description="variable with the upstream's key, where there is no file")] = ""
+    models: Annotated[tuple[str, ...], Meta(description="models that can be called, by the upstream's own names")] = ()
+    names: Annotated[
+        dict[str, str], Meta(description='models that have another name here: { "name here" = "name there" }')
+    ] = {}
+    connect_seconds: Annotated[Seconds, Meta(description="time for a connection to be made")] = 10.0
+    silence_seconds: Annotated[
+        Seconds, Meta(description="longest wait for the next bytes of an answer, the first ones too")
+    ] = 600.0
+    retries: Annotated[
+        int, Meta(ge=0, le=10, description="further tries of a call of whose answer nothing has arrived")
+    ] = 2
+    calls: Annotated[int, Meta(ge=1, le=4096, description="calls at once; more wait in line")] = 32
+    answer_bytes: Annotated[Positive, Meta(description="longest answer that is taken, in bytes")] = 64 << 20
+    count_streams: Annotated[
+        bool, Meta(description="ask for the token counts of streams too, and take them out before the client sees them")
+    ] = True
+    breaker_failures: Annotated[
+        Positive, Meta(description="failures in a row after which calls are refused at once, for a while")
+    ] = 5
+    breaker_seconds: Annotated[Seconds, Meta(description="that while; then one call is let through to see")] = 15.0
+    ca: Annotated[str, Meta(description="PEM file of the CA to trust in place of the system's")] = ""
+    plain: Annotated[bool, Meta(description="allow http, unencrypted, beyond loopback")] = False
+
+
 class PoolSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Which engines are up at once."""
 
@@ -183,6 +213,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     callers: CallerSettings = CallerSettings()
     trust: TrustSettings = TrustSettings()
     models: dict[str, ModelSettings] = {}
+    upstreams: dict[str, UpstreamSettings] = {}
+    upstream_hosts: Annotated[
+        tuple[str, ...],
+        Meta(description="'host:port' of every place that calls may be passed on to; empty: nothing leaves the house"),
+    ] = ()
     seal: Annotated[
         Literal["best", "required", "off"],
         Meta(description="best: what the kernel has; required: all or do not start; off: none, for tests"),
@@ -277,4 +312,4 @@ def _list(text: str) -> list[str]:
 
 
 _TABLES = {field.name for field in msgspec.structs.fields(Settings) if isinstance(field.default, Struct)}
-_LISTS = {f"trust.{field.name}" for field in msgspec.structs.fields(TrustSettings) if isinstance(field.default, tuple)}
+_LISTS = {name for name, owner in names().items() if isinstance(getattr(owner(), name.rpartition(".")[2]), tuple)}

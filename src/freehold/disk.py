@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from freehold.errors import AcquireFailed
+
 _CHUNK = 1 << 20
+_SPARE = 64 << 20  # left free on a disk
 
 Progress = Callable[[int, int], None]
 
@@ -35,6 +39,17 @@ def write_atomically(path: Path, content: bytes) -> None:
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def need_space(folder: Path, size: int) -> None:
+    """Raises AcquireFailed if ``size`` more bytes do not fit on the disk under ``folder`` with some left over."""
+    free = shutil.disk_usage(folder).free
+    if free < size + _SPARE:
+        raise AcquireFailed(
+            f"The disk under {folder.parent.parent} has {free >> 20} MiB free and what comes in needs "
+            f"{(size + _SPARE) >> 20} MiB.",
+            hint="Free some space, or put the home on another disk with --home. Nothing was kept.",
+        )
 
 
 def sync(path: Path) -> None:

@@ -15,7 +15,8 @@
     │   ├── WrongMediaType      415
     │   ├── RateLimited         429  the caller has as many calls as it may have
     │   │   └── QueueFull       429  the line is full, and this call is the last in it
-    │   └── HeadersTooLarge     431
+    │   ├── HeadersTooLarge     431
+    │   └── UpstreamRefused     4xx  an upstream refused the request, and its reason is the message
     ├── Failed                  our side is at fault (5xx)
     │   ├── EngineFailed        502  the engine died or broke off
     │   ├── EngineUnready       503  the engine is not there, and does not come
@@ -25,7 +26,8 @@
     └── CannotDo                a command cannot do what it was asked (exit code 2)
         ├── BadConfig           ├── HomeInUse      ├── NotRunning
         ├── BadModel            ├── PortTaken      ├── SealMissing
-        └── AcquireFailed       └── UnsafeBind     └── StoreFailed
+        ├── AcquireFailed       ├── UnsafeBind     ├── StoreFailed
+        └── BadTask             └── BadTraffic     └── NotDecidable
 
 Each carries a stable ``code`` for programs, an HTTP ``status``, a message that says what and why, and a
 ``hint`` that says what to do next.
@@ -163,6 +165,17 @@ class HeadersTooLarge(Refused):
     status = 431
 
 
+class UpstreamRefused(Refused):
+    """An upstream refused the request; ``status``, ``code`` and message are its own."""
+
+    code = "upstream_refused"
+
+    def __init__(self, message: str, *, status: int, code: str = "", param: str | None = None, retry_after: int | None):
+        super().__init__(message, param=param, retry_after=retry_after)
+        self.status = status
+        self.code = code or self.code
+
+
 class Failed(FreeholdError):
     """Our side is at fault."""
 
@@ -270,3 +283,21 @@ class StoreFailed(CannotDo):
     """The database cannot be opened or written."""
 
     code = "store_failed"
+
+
+class BadTask(CannotDo):
+    """A task's file, or its scorer, is not as it must be."""
+
+    code = "bad_task"
+
+
+class BadTraffic(CannotDo):
+    """Recorded calls cannot be read, or are not enough for what was asked."""
+
+    code = "bad_traffic"
+
+
+class NotDecidable(CannotDo):
+    """The calls do not bear a verdict: too few groups, or nothing to compare."""
+
+    code = "not_decidable"

@@ -48,6 +48,8 @@ class Home:
             ) from None
         self.database = folder / "freehold.db"
         self.vault = folder / "vault"
+        self.traffic = folder / "traffic.db"
+        self.tasks = folder / "tasks"
         self.held = folder / "held"
         self.downloads = folder / "downloads"
         self.wheels = folder / "wheels"

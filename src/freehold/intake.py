@@ -4,24 +4,21 @@ refused, with reasons."""
 from __future__ import annotations
 
 import os
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from freehold import acquire, admit, bundle, convert, sign
+from freehold import acquire, admit, bundle, convert, disk, sign
 from freehold.config import Settings
 from freehold.errors import BadModel, CannotDo
 from freehold.held import Waiting, digest_of
 from freehold.home import Home
 from freehold.ledger import Ledger
-from freehold.types import Acquired, Held, Manifest, Record, Ruling, Verdict
+from freehold.types import Acquired, Admission, Held, Manifest, Progress, Record, Ruling
 from freehold.vault import Vault
-
-Progress = Callable[[str, int, int], None]
 
 
 class Wish(Struct, frozen=True):
@@ -77,7 +74,7 @@ class Intake:
             acquired = acquire.package(acquire.STARTER, folder, self._progress)
             return admitted(self._let_in(acquired, actor, replace=True))
 
-    def decide(self, name: str, verdict: Verdict, *, by: str, why: str, actor: str) -> Outcome:
+    def decide(self, name: str, verdict: Admission, *, by: str, why: str, actor: str) -> Outcome:
         """Carry out what a named person decided of a model that waits. It is judged once more first: the decision holds
         for exactly the files and findings that were shown.
 
@@ -87,16 +84,16 @@ class Intake:
         """
         held = self._waiting.get(name)
         ruling = Ruling(verdict, by, why, time.time(), digest_of(held.record))
-        if verdict is not Verdict.ADMIT:
+        if verdict is not Admission.ADMIT:
             self._note_ruling(held.record, ruling, actor)
             self._waiting.drop(name)
             return Outcome(msgspec.structs.replace(held.record, ruling=ruling))
         judgement = self._look(held.acquired, held.published, held.record.base)
-        if judgement.record.verdict is Verdict.BLOCK:
+        if judgement.record.verdict is Admission.BLOCK:
             self._note("model.refused", judgement.record, actor)
             self._waiting.drop(name)
             admitted(Outcome(judgement.record))
-        if judgement.record.verdict is Verdict.HOLD and digest_of(judgement.record) != ruling.of:
+        if judgement.record.verdict is Admission.HOLD and digest_of(judgement.record) != ruling.of:
             self._hold(judgement, actor, held.published, held.replace)
             raise CannotDo(
                 f"What is in {name!r} is no longer what was there when it was held.",
@@ -117,7 +114,7 @@ class Intake:
         with bundle.opened(path) as carried, acquire.quarantine(self._home.folder) as folder:
             sender = sign.fingerprint(carried.index.key)
             senders.check(carried.index, signer)
-            need_space(folder, sum(member.size for member in carried.index.members.values()))
+            disk.need_space(folder, sum(member.size for member in carried.index.members.values()))
             for acquired, sent in carried.unpack(folder, self._progress):
                 ruling = _from_afar(sent.ruling, sender)
                 outcomes.append(self._let_in(acquired, actor, base=sent.base, replace=replace, ruling=ruling))
@@ -148,15 +145,15 @@ class Intake:
         """Judge, and admit, hold or refuse."""
         judgement = self._look(acquired, published, base)
         record = judgement.record
-        if record.verdict is Verdict.BLOCK:
+        if record.verdict is Admission.BLOCK:
             self._note("model.refused", record, actor)
             return Outcome(record)
         self._check_waiting(record, replace)
-        if record.verdict is Verdict.HOLD and not _covers(ruling, record):
+        if record.verdict is Admission.HOLD and not _covers(ruling, record):
             self._vault.check_name(_named(record), replace=replace)
             self._hold(judgement, actor, published, replace)
             return Outcome(record)
-        if record.verdict is Verdict.ADMIT:
+        if record.verdict is Admission.ADMIT:
             ruling = None
         if ruling is not None:
             self._note_ruling(record, ruling, actor)
@@ -168,7 +165,7 @@ class Intake:
 
     def _admit(self, judgement: admit.Judgement, actor: str, *, replace: bool, ruling: Ruling | None) -> Outcome:
         key = sign.SigningKey.load(self._home.signing_key)
-        ruling = ruling if judgement.record.verdict is Verdict.HOLD else None
+        ruling = ruling if judgement.record.verdict is Admission.HOLD else None
         manifest = admit.admit(judgement, self._vault, self._ledger, key, actor=actor, replace=replace, ruling=ruling)
         self._waiting.drop(manifest.name)
         return Outcome(self._vault.record(manifest), manifest)
@@ -202,7 +199,7 @@ def admitted(outcome: Outcome) -> Manifest:
     if outcome.manifest is not None:
         return outcome.manifest
     record = outcome.record
-    if record.verdict is Verdict.HOLD:
+    if record.verdict is Admission.HOLD:
         raise BadModel(
             f"{record.source} waits for a decision: {admit.reasons(record)}",
             hint=f"'freehold models show {record.name}' has all of it; then 'freehold models decide {record.name} "
@@ -214,16 +211,6 @@ def admitted(outcome: Outcome) -> Manifest:
 def from_file(path: Path) -> Wish:
     """The wish for a file or folder of this machine."""
     return Wish(f"file:{path}", replace=True)
-
-
-def need_space(folder: Path, size: int) -> None:
-    """Raises CannotDo where so many bytes do not fit on the disk."""
-    free = shutil.disk_usage(folder).free
-    if free < size + (64 << 20):
-        raise CannotDo(
-            f"The disk has {free >> 20} MiB free, and the bundle needs {(size >> 20) + 64} MiB.",
-            hint="Free some space, or put the home on another disk with --home. Nothing was kept.",
-        )
 
 
 def _named(record: Record) -> Manifest:
@@ -239,7 +226,7 @@ def _from_afar(ruling: Ruling | None, sender: str) -> Ruling | None:
 
 def _covers(ruling: Ruling | None, record: Record) -> bool:
     """Does a decision of another house settle this? Only if the same is found here, and nothing of our own policy."""
-    if ruling is None or ruling.verdict is not Verdict.ADMIT or ruling.of != digest_of(record):
+    if ruling is None or ruling.verdict is not Admission.ADMIT or ruling.of != digest_of(record):
         return False
     return not any(found.rule in admit.POLICY for found in record.findings)
 

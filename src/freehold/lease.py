@@ -44,7 +44,7 @@ class Lease:
 
     async def take(self, call_id: str, request: Request, model: Manifest) -> None:
         """Take the engine's slot too, waiting for it if need be. Raises as `Pool.take`."""
-        choices = request.body.get("n", 1) if request.kind is Kind.CHAT else 1  # a slot for each
+        choices = request.body.get("n", 1) if request.kind is Kind.CHAT and not request.sent else 1  # a slot for each
         self.ticket = await self._pool.take(call_id, self._caller, request, choices, model)
 
     def engine_done(self) -> None:

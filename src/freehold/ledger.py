@@ -41,13 +41,13 @@ def new_id(prefix: str) -> str:
 class Entry:
     """One call's entry. It is open until it is settled, once."""
 
-    __slots__ = ("_commits", "_opened_at", "_settlement", "_strict", "_void", "caller", "id", "kind")
+    __slots__ = ("_commits", "_leaves", "_opened_at", "_settlement", "_strict", "_void", "caller", "id", "kind")
 
     def __init__(self, commits: GroupCommit, strict: bool, call_id: str, caller: Caller, kind: Kind):
         self.id, self.caller, self.kind = call_id, caller.name, kind.value
         self._opened_at = time.time()
         self._settlement: Settlement | None = None
-        self._commits, self._strict, self._void = commits, strict, False
+        self._commits, self._strict, self._void, self._leaves = commits, strict, False, False
         commits.put(self)
 
     async def begin(self) -> None:
@@ -62,6 +62,17 @@ class Entry:
             except Unaccountable:
                 self._void = True
                 raise
+
+    async def leaves(self) -> None:
+        """Before the call is sent to an upstream: that it leaves the house is written down first, as the durability
+        asks for it, and holds for a call that a crash interrupts.
+
+        Raises:
+            Unaccountable: it cannot be written, and so nothing is to leave.
+        """
+        self._leaves = True
+        self._commits.put(self)
+        await self.on_disk()
 
     def settle(self, settlement: Settlement) -> None:
         """Say how the call ended. Said a second time it changes nothing."""
@@ -94,11 +105,12 @@ class Entry:
         opened = (self.id, self._opened_at, self.caller, self.kind)
         end = self._settlement
         if end is None:
-            return *opened, None, None, None, None, None, 0, 0, 0, None, None
+            return *opened, None, None, None, None, None, 0, 0, 0, None, None, self._leaves
         usage = end.usage
         return (
             *opened, end.outcome.value, end.status, end.error or None, end.model or None, end.digest or None,
             usage.prompt, usage.completion, usage.cached, end.first_token_ms, end.total_ms,
+            end.left_the_house,
         )  # fmt: skip
 
 
@@ -152,6 +164,11 @@ class Ledger:
         with self._store.reader() as connection:
             rows = connection.execute(select(calls.c.outcome, func.count()).group_by(calls.c.outcome))
             return {outcome or "open": count for outcome, count in rows}
+
+    def left_the_house(self) -> int:
+        """How many calls were sent to an upstream."""
+        with self._store.reader() as connection:
+            return connection.execute(select(func.count()).where(calls.c.left_the_house)).scalar_one()
 
     def record(
         self,

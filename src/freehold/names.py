@@ -1,4 +1,5 @@
-"""Names from elsewhere: of models, of files, of anything that is shown to a person. None is believed."""
+"""Names from elsewhere: of models, of files, of anything that is shown to a person. None is believed. And how a number
+of bytes is said."""
 
 from __future__ import annotations
 
@@ -18,6 +19,14 @@ _SUFFIX = re.compile(
     r"\.(gguf|ggml|safetensors|onnx|keras|h5|hdf5|pt|pth|bin|ckpt|pkl|npz|npy|nemo|tar)$", re.IGNORECASE
 )
 _NAME = re.compile(r"[a-z0-9_][a-z0-9._-]{0,99}")
+
+
+def size(count: int) -> str:
+    """A number of bytes, for people."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}" if count < 10 * unit else f"{count / unit:.0f} {name}"
+    return f"{count} bytes" if count != 1 else "1 byte"
 
 
 def model_name(text: str) -> str:

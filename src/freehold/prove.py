@@ -87,8 +87,11 @@ class Signed(Struct, frozen=True):
     signature: str
 
 
-def privacy(mode: str, running: dict[str, Worn], tell: Callable[[str, int, int], None]) -> Record:
-    """Make the proof. ``mode`` is the setting ``seal``; ``running`` has the server's processes, by name."""
+def privacy(
+    mode: str, running: dict[str, Worn], tell: Callable[[str, int, int], None], hosts: tuple[str, ...] = ()
+) -> Record:
+    """Make the proof. ``mode`` is the setting ``seal``; ``running`` has the server's processes, by name; ``hosts`` are
+    those that its relay may reach, if it has one."""
     rows: list[Row] = []
     attempts = [(who, name) for who, names in trial.PROFILES.items() for name in names]
     with _targets() as targets:
@@ -103,9 +106,16 @@ def privacy(mode: str, running: dict[str, Worn], tell: Callable[[str, int, int],
     processes = tuple(Process(who, worn.pid, seal.read(worn.pid)) for who, worn in running.items())
     verdict, reasons = _judge(rows, processes, {who: worn.layers for who, worn in running.items()})
     return Record(
-        "Nothing that Freehold runs can reach the network.", verdict, time.time(), freehold.__version__,
+        _claim(hosts), verdict, time.time(), freehold.__version__,
         platform.release(), mode, tuple(rows), processes, tuple(reasons),
     )  # fmt: skip
+
+
+def _claim(hosts: tuple[str, ...]) -> str:
+    if not hosts:
+        return "Nothing that Freehold runs can reach the network."
+    there = ", ".join(hosts)
+    return f"Nothing that Freehold runs can reach the network, but for its relay, which is there to reach {there}."
 
 
 def keep(record: Record, folder: Path, key_file: Path, ledger: Ledger, *, actor: str) -> Path:

@@ -17,18 +17,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from freehold.acquire import hub, local, oci, wheel
-from freehold.acquire.base import MAX_FILES, Choice, Progress, model_name
+from freehold.acquire.base import MAX_FILES, Choice, model_name
 from freehold.acquire.quarantine import quarantine
 from freehold.acquire.source import Source, parse
 from freehold.acquire.wheel import STARTER, Pin, engine, package
 from freehold.errors import AcquireFailed
-from freehold.types import Acquired
+from freehold.types import Acquired, Progress
 
 __all__ = [
     "MAX_FILES",
     "STARTER",
     "Pin",
-    "Progress",
     "Source",
     "engine",
     "fetch",

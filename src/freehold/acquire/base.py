@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,12 +16,10 @@ from msgspec import Struct
 
 from freehold.errors import AcquireFailed
 from freehold.names import KEPT_NOTHING, checked, model_name, shown
-
-Progress = Callable[[str, int, int], None]
+from freehold.types import Progress
 
 MAX_FILES = 20_000
 CHUNK = 1 << 20
-_MARGIN = 64 << 20  # left free on the disk
 _DOCUMENT = re.compile(
     r"((licen[cs]e|copying|notice|readme)[^/]*|[^/]*(policy|terms)[^/]*)(?<!\.py)", re.IGNORECASE
 )  # what says under which terms the rest may be used
@@ -31,7 +28,7 @@ _SPLIT = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)", re.IGNORECASE)
 
 __all__ = [
     "CHUNK", "KEPT_NOTHING", "MAX_FILES", "Choice", "Progress", "checked", "clear_errors", "create", "decode",
-    "files_folder", "ggufs", "model_name", "need_space", "shown", "size_text", "write",
+    "files_folder", "ggufs", "model_name", "shown", "write",
 ]  # fmt: skip
 T = TypeVar("T")
 
@@ -71,31 +68,12 @@ def ggufs(sizes: dict[str, int]) -> dict[str, int]:
     return {parts[0]: sum(sizes[part] for part in parts) for parts in models.values()}
 
 
-def size_text(count: int) -> str:
-    """Bytes for a person."""
-    for unit, one in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= one:
-            return f"{count / one:.1f} {unit}"
-    return f"{count} bytes"
-
-
 def decode(content: bytes, form: type[T], what: str) -> T:
     """Read JSON of a known form. Raises AcquireFailed, naming ``what``."""
     try:
         return msgspec.json.decode(content, type=form)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise AcquireFailed(f"{what} cannot be read: {error}.", hint=KEPT_NOTHING) from None
-
-
-def need_space(folder: Path, size: int) -> None:
-    """Raises AcquireFailed if ``size`` more bytes do not fit on the disk under ``folder``."""
-    free = shutil.disk_usage(folder).free
-    if free < size + _MARGIN:
-        raise AcquireFailed(
-            f"The disk under {folder.parent.parent} has {free >> 20} MiB free and the model needs "
-            f"{(size + _MARGIN) >> 20} MiB on its way in.",
-            hint=f"Free some space, or put the home on another disk with --home. {KEPT_NOTHING}",
-        )
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 from msgspec import Struct
 
+from freehold import disk
 from freehold.acquire import local
 from freehold.acquire.base import (
     CHUNK,
@@ -40,13 +41,12 @@ from freehold.acquire.base import (
     files_folder,
     ggufs,
     model_name,
-    need_space,
     shown,
-    size_text,
 )
 from freehold.acquire.partial import Partial, Promise, Unfinished, kept, swapped
 from freehold.acquire.source import Source
 from freehold.errors import AcquireFailed
+from freehold.names import size
 from freehold.types import Acquired
 
 _LISTING = 64 << 20  # bytes of a listing; 20,000 files need about 8 MiB
@@ -315,7 +315,7 @@ def _need_one(source: Source, sizes: dict[str, int]) -> None:
     models = ggufs(sizes)
     if len(models) < 2:
         return
-    some = "".join(f"\n  {size_text(size):>10}  {shown(path)}" for path, size in list(models.items())[:50])
+    some = "".join(f"\n  {size(bytes_):>10}  {shown(path)}" for path, bytes_ in list(models.items())[:50])
     one = shlex.quote(f"{source}/{shown(next(iter(models)))}")
     raise AcquireFailed(
         f"{source.where} holds {len(models)} GGUF models:{some}\n",
@@ -330,7 +330,7 @@ def _arrive(hub: _Hub, commit: str, chosen: Sequence[Promise], parts: Path, fold
         if left.name not in wanted:
             left.unlink()  # of another commit or choice
     here = sum(min(left.stat().st_size, wanted[left.name].size) for left in parts.iterdir())
-    need_space(folder, sum(one.size for one in chosen) - here)
+    disk.need_space(folder, sum(one.size for one in chosen) - here)
     total, done = sum(one.size for one in wanted.values()), 0
     for one in wanted.values():
         _arrive_one(hub, commit, one, parts, lambda count, before=done: progress("fetching", before + count, total))

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from msgspec import Struct
 
+from freehold import disk
 from freehold.acquire.base import (
     CHUNK,
     KEPT_NOTHING,
@@ -31,7 +32,6 @@ from freehold.acquire.base import (
     create,
     files_folder,
     model_name,
-    need_space,
     shown,
     write,
 )
@@ -89,7 +89,7 @@ def take(root: Path, only: str, choice: Choice, folder: Path, progress: Progress
         chosen = checked([only] if only else choice.of(modes, shown(str(root))))
         entries = [_entry(path, root, held) for path in chosen]
     total = sum(entry.size for entry in entries)
-    need_space(folder, total)
+    disk.need_space(folder, total)
     files, done = files_folder(folder), 0
     for entry in entries:
         with clear_errors(entry.path):

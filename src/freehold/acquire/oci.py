@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
+from freehold import disk
 from freehold.acquire.base import (
     CHUNK,
     KEPT_NOTHING,
@@ -29,7 +30,6 @@ from freehold.acquire.base import (
     decode,
     files_folder,
     model_name,
-    need_space,
     shown,
     write,
 )
@@ -266,7 +266,7 @@ def _copy_all(
 ) -> dict[str, str]:
     """Copy the chosen files of the layers; returns the digests that were promised for them."""
     total, done, digests = sum(layer.descriptor.size for layer in layers), 0, {}
-    need_space(folder, total + max((layer.descriptor.size for layer in layers if layer.archive), default=0))
+    disk.need_space(folder, total + max((layer.descriptor.size for layer in layers if layer.archive), default=0))
     files = files_folder(folder)
     for layer in layers:
         tell = _from(progress, done, total)

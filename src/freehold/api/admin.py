@@ -18,10 +18,11 @@ Page = Callable[[Caller], HttpResponse]
 
 
 class Admin:
-    """``open_to_all`` are the two paths that need no key; ``pages`` are those that do."""
+    """``open_to_all`` are the two paths that need no key; ``pages`` are those that do. ``facts`` do not change;
+    ``outside`` tells what the gateway knows of its upstreams and their relay."""
 
-    def __init__(self, house: House, facts: Mapping[str, Any]):
-        self._house = house
+    def __init__(self, house: House, facts: Mapping[str, Any], outside: Callable[[], dict[str, Any]] = dict):
+        self._house, self._outside = house, outside
         self._facts = dict(facts)
         self.is_up = False  # until the engines that were asked for are
         self.open_to_all: dict[str, Callable[[], HttpResponse]] = {"/healthz": self.health, "/readyz": self.ready}
@@ -50,7 +51,7 @@ class Admin:
             raise Forbidden(decision.reason)
         engines = [msgspec.to_builtins(state) for state in self._house.leases.pool.states()]
         models = [msgspec.to_builtins(manifest) for manifest in self._house.models().values()]
-        return _json(200, self._facts | {"engines": engines, "models": models})
+        return _json(200, self._facts | {"engines": engines, "models": models} | self._outside())
 
     def queue(self, caller: Caller) -> HttpResponse:
         """Who is served and who waits, for which model and where in line. Of others' calls, a caller who may not

@@ -5,7 +5,7 @@ Source: the Anthropic API reference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType
@@ -140,9 +140,11 @@ class Anthropic:
 
     forms = (MESSAGES, COUNT_TOKENS)
 
-    def read(self, form: base.Form, headers: Mapping[str, str], body: bytes) -> Request:
+    def read(self, form: base.Form, headers: Mapping[str, str], body: bytes, upstreams: Container[str] = ()) -> Request:
         """See `base.Surface.read`."""
         document = base.read_json(headers, body)
+        if request := base.passed_on(form, document, body, upstreams):
+            return request
         _check_blocks(document.get("messages"))
         _check_tools(document.get("tools"))
         kept = base.check(form, document)

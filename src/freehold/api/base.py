@@ -9,7 +9,7 @@ Nothing is dropped in silence.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Annotated, Any, Protocol
 
 import msgspec
@@ -53,8 +53,12 @@ class Surface(Protocol):
 
     forms: tuple[Form, ...]
 
-    def read(self, form: Form, headers: Mapping[str, str], body: bytes) -> Request:
-        """The checked request. Raises BadRequest, Unsupported or WrongMediaType."""
+    def read(self, form: Form, headers: Mapping[str, str], body: bytes, upstreams: Container[str] = ()) -> Request:
+        """The checked request; one for a model of the ``upstreams`` is read and not checked, which is for them to do.
+
+        Raises:
+            BadRequest, Unsupported, WrongMediaType: it cannot be read, or asks for what is not done.
+        """
 
     def error(self, error: FreeholdError, request_id: str) -> dict[str, Any]:
         """The error document of this vendor."""
@@ -86,6 +90,14 @@ def read_json(headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise BadRequest("The body is not a JSON object.", hint="Send {...}.")
     return {key: value for key, value in document.items() if value is not None}
+
+
+def passed_on(form: Form, document: dict[str, Any], body: bytes, upstreams: Container[str]) -> Request | None:
+    """The request as it came, if an upstream runs its model: the fields are the upstream's to judge, not ours."""
+    model = document.get("model")
+    if not isinstance(model, str) or model not in upstreams:
+        return None
+    return Request(form.kind, model, document, document.get("stream") is True, body)
 
 
 def _depth(document: Any) -> int:

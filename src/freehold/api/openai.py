@@ -6,7 +6,7 @@ used it before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType
@@ -338,9 +338,11 @@ class OpenAI:
 
     forms = (CHAT, COMPLETION, EMBEDDING, RESPONSE)
 
-    def read(self, form: base.Form, headers: Mapping[str, str], body: bytes) -> Request:
+    def read(self, form: base.Form, headers: Mapping[str, str], body: bytes, upstreams: Container[str] = ()) -> Request:
         """See `base.Surface.read`."""
         document = base.read_json(headers, body)
+        if request := base.passed_on(form, document, body, upstreams):
+            return request
         if form is CHAT:
             _check_parts(document.get("messages"))
         if form is RESPONSE:

@@ -4,7 +4,7 @@ reads and writes, `answer` does the rest."""
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 from msgspec import Struct
@@ -76,7 +76,9 @@ class Router:
         return HttpResponse(error.status, body, headers=headers)
 
     async def _answer(self, request: HttpRequest, caller: Caller, call: _Call) -> HttpResponse:
-        read: Callable[[], Request] = lambda: call.surface.read(call.form, request.headers, request.body)  # noqa: E731
+        def read() -> Request:
+            return call.surface.read(call.form, request.headers, request.body, self.house.upstreams)
+
         pieces = answer(self.house, request.id, caller, call.form.kind, read)
         begun = await anext(pieces)
         if begun.media_type == EVENT_STREAM:
@@ -98,7 +100,8 @@ class Router:
     def _models(self, request: HttpRequest) -> dict[str, Any]:
         """The models, as the SDK that asks expects them."""
         shape = _anthropic_model if "anthropic-version" in request.headers else _openai_model
-        models = [shape(name, manifest.admitted_at) for name, manifest in sorted(self.house.models().items())]
+        known, owners = sorted(self.house.models().items()), self.house.upstreams
+        models = [shape(name, manifest.admitted_at, owners.get(name, "you")) for name, manifest in known]
         if request.path == MODELS:
             ends = {"has_more": False, "first_id": models[0]["id"], "last_id": models[-1]["id"]} if models else {}
             return {"object": "list", "data": models} | (ends if shape is _anthropic_model else {})
@@ -142,10 +145,10 @@ def _only(request: HttpRequest, *methods: str) -> None:
         raise MethodNotAllowed(f"{request.path} takes {methods[0]}, not {request.method}.", hint="See /openapi.json.")
 
 
-def _openai_model(name: str, admitted_at: float) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": int(admitted_at), "owned_by": "you"}
+def _openai_model(name: str, admitted_at: float, owner: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": int(admitted_at), "owned_by": owner}
 
 
-def _anthropic_model(name: str, admitted_at: float) -> dict[str, Any]:
+def _anthropic_model(name: str, admitted_at: float, _owner: str) -> dict[str, Any]:
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(admitted_at))
     return {"id": name, "type": "model", "display_name": name, "created_at": created}

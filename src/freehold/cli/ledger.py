@@ -22,7 +22,20 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         local.print_json([msgspec.to_builtins(call) for call in calls])
         return 0
-    head = ("ID", "TIME", "CALLER", "KIND", "MODEL", "PROMPT", "CACHED", "ANSWER", "FIRST MS", "TOTAL MS", "OUTCOME")
+    head = (
+        "ID",
+        "TIME",
+        "CALLER",
+        "KIND",
+        "MODEL",
+        "PROMPT",
+        "CACHED",
+        "ANSWER",
+        "FIRST MS",
+        "TOTAL MS",
+        "LEFT",
+        "OUTCOME",
+    )
     local.table([_row(call) for call in calls], head)
     if len(calls) == arguments.limit:
         print(f"The latest {len(calls)}; --limit shows more.")
@@ -35,7 +48,14 @@ def _row(call) -> tuple[str, ...]:
         outcome += f" ({call.error})"
     who = (call.id, local.when(call.opened_at), call.caller, call.kind, call.model or "")
     tokens = (str(call.prompt_tokens), str(call.cached_tokens), str(call.completion_tokens))
-    return (*who, *tokens, _ms(call.first_token_ms), _ms(call.total_ms), outcome)
+    return (
+        *who,
+        *tokens,
+        _ms(call.first_token_ms),
+        _ms(call.total_ms),
+        "yes" if call.left_the_house else "no",
+        outcome,
+    )
 
 
 def _ms(value: float | None) -> str:

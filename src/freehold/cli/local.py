@@ -7,6 +7,7 @@ import getpass
 import http.client
 import json
 import os
+import shutil
 import socket
 import sys
 import time
@@ -15,9 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from freehold import config
 from freehold.errors import CannotDo, NotRunning
 from freehold.home import Home, Running
+from freehold.names import size
+from freehold.types import Candidate, Task
 
 if TYPE_CHECKING:
     from freehold.app import Parts
@@ -82,6 +87,24 @@ def live(home: Home) -> dict[str, Any] | None:
         return json.loads(call(home.running(), "GET", "/admin/status", timeout=10).read())
     except NotRunning:
         return None
+
+
+def candidate(parts: Parts, task: Task, name: str) -> Candidate:
+    """The candidate of that name, or key, that answered calls of the task. Raises CannotDo."""
+    known = parts.results.candidates(task.name)
+    found = [candidate for candidate in known if name in (candidate.name, candidate.key)]
+    if not found:
+        answered = ", ".join(sorted({candidate.name for candidate in known})) or "none"
+        raise CannotDo(
+            f"{name} has not answered any call of {task.name!r} (who has: {answered}).",
+            hint=f"'freehold replay {task.name} --candidate {name} --split certification' does that.",
+        )
+    if len(found) > 1:
+        keys = "; ".join(
+            f"{one.key} ({one.digest[:19]}, {msgspec.json.encode(one.settings).decode()})" for one in found
+        )
+        raise CannotDo(f"{name} answered with several settings or bytes.", hint=f"Name one by its key: {keys}.")
+    return found[0]
 
 
 def engine_name(engine: dict[str, Any]) -> str:
@@ -156,12 +179,55 @@ class Bar:
         print(f"\r  {self._what:<10} {bar} {share:4.0%} of {size(total)} ", end="", file=sys.stderr, flush=True)
 
 
-def size(count: int) -> str:
-    """A number of bytes, for people."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if count >= unit:
-            return f"{count / unit:.1f} {name}" if count < 10 * unit else f"{count / unit:.0f} {name}"
-    return f"{count} bytes" if count != 1 else "1 byte"
+class Progress:
+    """How far it is with calls, on standard error, where it takes longer than a second: a line that is drawn over, or
+    one for each tenth where that is no terminal."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._renew()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """So many of so many calls; a bar of its own for each thing that is done, and each time that it is."""
+        if what != self._what:
+            self.end()
+        self._what = what
+        self.tell(done, total, f"{what} {done:,} of {total:,} calls")
+        if done >= total:
+            self.end()
+
+    def tell(self, done: int, total: int, said: str) -> None:
+        """Show it, some times a second."""
+        now = time.monotonic()
+        if now - self._began < 1:
+            return
+        if not sys.stderr.isatty():
+            if done * 10 // total > self._tenth:
+                self._tenth = done * 10 // total
+                print(f"  {plain(said)}", file=sys.stderr, flush=True)
+        elif now - self._drawn > 0.1 or done == total:
+            self._drawn = now
+            full = done * _BAR // total
+            bar = "█" * full + "░" * (_BAR - full)
+            print(f"\r  {bar} {plain(said)}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """The line is complete."""
+        if self._drawn:
+            print(file=sys.stderr, flush=True)
+        self._what = ""
+        self._renew()
+
+    def _renew(self) -> None:
+        self._began, self._drawn, self._tenth = time.monotonic(), 0.0, 0
+
+
+def canvas(indent: int = 0) -> dict[str, Any]:
+    """What a picture in the terminal needs to know of it (`chart.terminal`): ``width`` and ``plain``."""
+    from freehold.chart import terminal
+
+    width = shutil.get_terminal_size((100, 24)).columns - indent
+    return {"width": width, "plain": terminal.needs_plain(sys.stdout.encoding)}
 
 
 def write(path: Path, text: str) -> None:
@@ -169,4 +235,4 @@ def write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise CannotDo(f"{path} cannot be written: {error.strerror}.", hint="Name another with --output.") from None
+        raise CannotDo(f"{path} cannot be written: {error.strerror}.", hint="Name another file.") from None

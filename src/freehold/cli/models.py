@@ -14,7 +14,7 @@ from freehold.app import Parts
 from freehold.cli import local
 from freehold.errors import CannotDo
 from freehold.intake import Outcome
-from freehold.types import Finding, Held, Manifest, Record, Verdict
+from freehold.types import Admission, Finding, Held, Manifest, Record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,8 +62,8 @@ def _add(parts: Parts, arguments: argparse.Namespace) -> int:
 def _decide_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="a model that waits")
     verdict = parser.add_mutually_exclusive_group(required=True)
-    verdict.add_argument("--admit", action="store_const", const=Verdict.ADMIT, dest="verdict", help="let it in")
-    verdict.add_argument("--refuse", action="store_const", const=Verdict.BLOCK, dest="verdict", help="remove it")
+    verdict.add_argument("--admit", action="store_const", const=Admission.ADMIT, dest="verdict", help="let it in")
+    verdict.add_argument("--refuse", action="store_const", const=Admission.BLOCK, dest="verdict", help="remove it")
     parser.add_argument("--by", metavar="WHO", required=True, help="who decides")
     parser.add_argument("--why", metavar="REASON", required=True, help="for what reason")
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -109,12 +109,17 @@ def _waiting_row(held: Held) -> tuple[str, ...]:
 def _show_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="an admitted model, or one that waits")
     parser.add_argument("--json", action="store_true", help="the whole record, for programs")
+    parser.add_argument("--file", action="store_true", help="only the path of the file that an engine opens")
     parser.add_argument("--bom", choices=["cyclonedx", "spdx"], help="its bill of materials, for programs")
 
 
 def _show(parts: Parts, arguments: argparse.Namespace) -> int:
     manifest, record = _find(parts, arguments.name)
-    if arguments.bom:
+    if arguments.file:
+        if manifest is None:
+            raise CannotDo(f"{arguments.name} waits for a decision; no engine opens it.", hint="Decide it first.")
+        print(parts.vault.blob(manifest.digest))
+    elif arguments.bom:
         local.print_json(bom.document(record, arguments.bom))
     elif arguments.json:
         local.print_json(_facts(record, manifest))
@@ -255,7 +260,7 @@ def _state(outcome: Outcome) -> str:
     """What became of a model: where it is now, whatever was found."""
     if outcome.manifest is not None:
         return "admitted"
-    refused = outcome.record.verdict is Verdict.BLOCK or outcome.record.ruling is not None
+    refused = outcome.record.verdict is Admission.BLOCK or outcome.record.ruling is not None
     return "refused" if refused else "held"
 
 
@@ -275,7 +280,7 @@ def _ruling(record: Record) -> list[str]:
     ruling = record.ruling
     if ruling is None:
         return []
-    said = "admit" if ruling.verdict is Verdict.ADMIT else "refuse"
+    said = "admit" if ruling.verdict is Admission.ADMIT else "refuse"
     return [f"  decided   to {said} it, by {ruling.by}, {local.when(ruling.at)}: {ruling.why}"]
 
 

@@ -32,8 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _privacy(arguments: argparse.Namespace) -> int:
     bar = local.Bar()
     with local.opened(arguments, create=True) as parts:
-        mode, running = _running(parts)
-        record = prove.privacy(mode, running, bar)
+        mode, running, hosts = _running(parts)
+        record = prove.privacy(mode, running, bar, hosts)
         bar.end()
         home = parts.home
         path = prove.keep(record, home.proofs, home.signing_key, parts.ledger, actor=local.actor())
@@ -44,13 +44,17 @@ def _privacy(arguments: argparse.Namespace) -> int:
     return _CODES[record.verdict]
 
 
-def _running(parts) -> tuple[str, dict[str, prove.Worn]]:
-    """The seal that is in force, and the processes of the server that runs, if one does."""
+def _running(parts) -> tuple[str, dict[str, prove.Worn], tuple[str, ...]]:
+    """The seal that is in force, the processes of the server that runs, if one does, and where its relay may reach."""
     live = local.live(parts.home)
     if live is None:
-        return parts.settings.seal, {}
+        return parts.settings.seal, {}, tuple(parts.settings.upstream_hosts if parts.settings.upstreams else ())
     engines = {local.engine_name(engine): engine for engine in live["engines"] if engine["pid"]}
-    return live["seal"], {who: _worn(process) for who, process in ({"gateway": live} | engines).items()}
+    worn = {who: _worn(process) for who, process in ({"gateway": live} | engines).items()}
+    if relay := live["relay"]:
+        pids = {"relay, supervisor": relay["pid"], "relay, worker": relay["worker"]}
+        worn |= {who: _worn(relay | {"pid": pid}) for who, pid in pids.items() if pid}
+    return live["seal"], worn, tuple(sorted({upstream["host"] for upstream in live["upstreams"]}))
 
 
 def _worn(process: dict) -> prove.Worn:

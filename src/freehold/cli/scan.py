@@ -15,7 +15,7 @@ import msgspec
 from freehold import config
 from freehold.cli import local
 from freehold.scan import folder, sarif
-from freehold.types import Finding, Judged, Scanned, Severity, Verdict
+from freehold.types import Admission, Finding, Judged, Scanned, Severity
 
 _SHOWN_SPANS = 3
 
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         local.write(arguments.output, text)
     else:
         sys.stdout.write(text)
-    return 0 if all(scanned.verdict is Verdict.ADMIT for scanned in scans) else 1
+    return 0 if all(scanned.verdict is Admission.ADMIT for scanned in scans) else 1
 
 
 def as_text(scans: list[Scanned]) -> str:

@@ -48,8 +48,10 @@ def _facts(parts: Any) -> dict[str, Any]:
         },
         "seal": _seal(live, parts.settings),
         "engines": [] if live is None else [_engine(engine) for engine in live["engines"]],
+        "upstreams": [] if live is None else live["upstreams"],
+        "capture": None if live is None else live["capture"],
         "models": [_model(parts, manifest) for manifest in parts.vault.list()],
-        "ledger": {"calls": parts.ledger.totals()},
+        "ledger": {"calls": parts.ledger.totals(), "left_the_house": parts.ledger.left_the_house()},
         "audit": {"holds": chain.holds, "events": chain.events, "head": chain.head, "problem": chain.problem},
     }
 
@@ -73,8 +75,13 @@ def _seal(live: dict[str, Any] | None, settings: config.Settings) -> dict[str, A
     if live is None:
         return {"mode": settings.seal, "processes": []}
     found = [("gateway", live["pid"], "running", live["reported"])]
+    if relay := live["relay"]:
+        who = {"relay, supervisor": relay["pid"], "relay, worker": relay["worker"]}
+        found += [(name, pid, relay["state"], relay["reported"]) for name, pid in who.items()]
     found += [
-        (local.engine_name(engine), engine["pid"], engine["state"], engine["reported"]) for engine in live["engines"]
+        (local.engine_name(engine), engine["pid"], engine["state"], engine["reported"])
+        for engine in live["engines"]
+        if engine["kind"] != "remote"
     ]
     return {"mode": live["seal"], "processes": [_process(*process) for process in found]}
 
@@ -100,6 +107,23 @@ def _model(parts: Any, manifest: Any) -> dict[str, Any]:
     return facts | {"verified": True}
 
 
+def _show_upstream(upstream: dict[str, Any]) -> None:
+    models = ", ".join(upstream["models"])
+    print(f"  upstream {upstream['name']}: calls to {models} LEAVE THE HOUSE, for {upstream['host']}")
+    breaker = f"breaker {upstream['breaker']}, {upstream['failures']} failures in a row"
+    print(f"          {breaker}; {upstream['sent']} calls sent since the start, {upstream['answering']} in hand")
+
+
+def _show_capture(capture: dict[str, Any]) -> None:
+    aliases = ", ".join(map(local.plain, capture["aliases"])) or "no model"
+    print(f"  capture calls to {aliases} are recorded, with their texts")
+    counts = f"{capture['kept']} kept, {capture['known']} asked before, {capture['waiting']} waiting"
+    lost = f"{capture['lost']} LOST" if capture["lost"] else "0 lost"
+    print(f"          since the start {counts}, {lost}")
+    if capture["why"]:
+        print(f"          {local.plain(capture['why'])}")
+
+
 def _show(facts: dict[str, Any]) -> None:
     state = f"answers at {facts['address']} ({facts['bind']})" if facts["running"] else "is not running"
     print(f"Freehold {facts['version']} {state}")
@@ -109,7 +133,13 @@ def _show(facts: dict[str, Any]) -> None:
         hash_ = "hash verified" if model["verified"] else "HASH DOES NOT VERIFY"
         pinned = "pinned" if model["pinned"] else "not pinned"
         print(f"  model   {model['name']}  {model['digest']}  {hash_}, {pinned}")
+    for upstream in facts["upstreams"]:
+        _show_upstream(upstream)
+    if facts["capture"] and any(facts["capture"].values()):
+        _show_capture(facts["capture"])
     for engine in facts["engines"]:
+        if engine["kind"] == "remote":
+            continue
         size = f"{engine['slots']} calls at once, {engine['context']} tokens each"
         name = local.engine_name(engine).removeprefix("engine ")
         print(f"  engine  {name}: {engine['kind']}, {engine['state']}, restarted {engine['restarts']} times; {size}")
@@ -121,7 +151,7 @@ def _show(facts: dict[str, Any]) -> None:
             source = "kernel" if layer["known_from"] == "kernel" else "as reported; the kernel has no read-back"
             print(f"      {'on ' if layer['active'] else 'OFF'} {layer['name']:<18} {layer['detail']}  [{source}]")
     calls = ", ".join(f"{count} {outcome}" for outcome, count in facts["ledger"]["calls"].items()) or "none"
-    print(f"  calls   {calls}")
+    print(f"  calls   {calls}; {facts['ledger']['left_the_house']} left the house")
     chain = facts["audit"]
     state = "the chain holds" if chain["holds"] else f"THE CHAIN IS BROKEN: {chain['problem']}"
     print(f"  audit   {chain['events']} events, {state}")

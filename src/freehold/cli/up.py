@@ -66,11 +66,15 @@ class _Terminal:
 
     def ready(self, address: str, layers: tuple[Layer, ...], engines: list[EngineState], models: int) -> None:
         self._bar.end()
-        model = engines[0].model
+        upstreams = [engine for engine in engines if engine.kind == "remote"]
+        engines = [engine for engine in engines if engine.kind != "remote"]
+        model = engines[0].model if engines else "MODEL"
         _say(f"\nFreehold answers at {address}")
         for engine in engines:
             _say(f"  model    {engine.model}  {engine.digest}  (verified)")
-        if others := models - len(engines):
+        for upstream in upstreams:
+            _say(f"  upstream {upstream.model}: calls to its models LEAVE THE HOUSE; 'freehold status' lists them")
+        if not upstreams and (others := models - len(engines)):
             _say(f"           and {others} more, {'each ' if others > 1 else ''}started at its first call")
         _say(f"  gateway  {_layers(layers)}")
         for engine in engines:

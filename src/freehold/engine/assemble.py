@@ -25,6 +25,7 @@ class Whole(Protocol):
         """The answer, with the usage as it was counted."""
 
 
+_MOST_CALLS = 1024  # of tools in one answer: an index from elsewhere must not say how much memory is taken
 _COMMON = ("id", "created", "model", "system_fingerprint")
 
 
@@ -91,6 +92,8 @@ class ChatCompletion(Completion):
                 message[name] = (message.get(name) or "") + delta[name]
         for piece in delta.get("tool_calls") or ():
             calls = message.setdefault("tool_calls", [])
+            if piece["index"] >= _MOST_CALLS:
+                raise IndexError("more calls of tools than any model makes")
             while len(calls) <= piece["index"]:
                 calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
             call = calls[piece["index"]]

@@ -14,9 +14,13 @@ from freehold.types import EngineState, Manifest, Request, Usage
 
 class Reply(Protocol):
     """An answer on its way. ``media_type`` is known from its first bytes; ``usage`` grows as they are read and is
-    final at the end, or when it is closed."""
+    final at the end, or when it is closed. ``left_the_house``: was the request sent to an upstream?"""
 
     media_type: str
+
+    @property
+    def left_the_house(self) -> bool:
+        """Was any of the request sent to an upstream, or may it have been?"""
 
     @property
     def usage(self) -> Usage:

@@ -16,7 +16,7 @@ from freehold.types import Usage
 
 
 class _Details(Struct):
-    cached_tokens: int = 0
+    cached_tokens: int | None = 0
 
 
 class _Usage(Struct):
@@ -59,13 +59,27 @@ class _Event(Struct):
     error: msgspec.Raw = _NO_ERROR
 
 
+class _Said(Struct):
+    """An event or an answer of an upstream: less is expected of it, so that more of it is understood."""
+
+    type: str | None = None
+    usage: _Usage | None = None
+    response: _Inner | None = None
+    error: msgspec.Raw = _NO_ERROR
+    input_tokens: int | None = None
+
+
 _LAST = frozenset({"message_stop", "response.completed"})  # chat and completions end with [DONE]
-_event = msgspec.json.Decoder(_Event)
+_FAILED = frozenset({"error", "response.failed"})
+_ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
+_event, _said = msgspec.json.Decoder(_Event), msgspec.json.Decoder(_Said)
 _error = msgspec.json.Decoder(dict)
 
 
 class Meter:
     """Counts of one call. Feed it a whole JSON answer (`read_answer`) or the events of a stream (`read`)."""
+
+    _decoder = _event
 
     def __init__(self) -> None:
         self.failure = ""
@@ -88,13 +102,13 @@ class Meter:
         for data in events:
             if data == sse.DONE:
                 self.complete = True
-            elif event := _decode(data):
+            elif event := _decode(self._decoder, data):
                 self._take(event)
 
     def read_answer(self, answer: bytes) -> None:
         """Take in a whole JSON answer."""
         self.complete = True
-        event = _decode(answer)
+        event = _decode(self._decoder, answer)
         if event is None:
             return
         if event.usage is not None:
@@ -124,15 +138,34 @@ class Meter:
         if usage.prompt_tokens is not None:
             self._prompt = usage.prompt_tokens
             self._completion[0] = usage.completion_tokens or 0
-            self._cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0
+            self._cached = _cached(usage.prompt_tokens_details)
             return
         if usage.input_tokens is not None:
-            self._cached = usage.cache_read_input_tokens or (
-                usage.input_tokens_details.cached_tokens if usage.input_tokens_details else 0
-            )
+            self._cached = usage.cache_read_input_tokens or _cached(usage.input_tokens_details)
             self._prompt = usage.input_tokens + (usage.cache_read_input_tokens or 0)
         if usage.output_tokens is not None:
             self._completion[0] = usage.output_tokens
+
+
+class UpstreamMeter(Meter):
+    """Counts as an upstream tells them: in ``usage`` alone, the last of them. One that says nothing counts as 0."""
+
+    _decoder = _said
+
+    def _take(self, event: _Said) -> None:
+        if event.error is not _NO_ERROR and bytes(event.error) not in (b"", b"null"):
+            self.failure = _message(event.error)
+        elif event.type in _FAILED:
+            self.failure = "the upstream reported an error"
+        if event.type in _ENDS:
+            self.complete = True
+        for usage in (event.usage, event.response.usage if event.response else None):
+            if usage is not None:
+                self._count_usage(usage)
+
+
+def _cached(details: _Details | None) -> int:
+    return (details.cached_tokens or 0) if details else 0
 
 
 def _sane(count: int) -> int:
@@ -140,10 +173,10 @@ def _sane(count: int) -> int:
     return min(max(count, 0), 1 << 40)
 
 
-def _decode(document: bytes) -> _Event | None:
+def _decode(decoder: msgspec.json.Decoder, document: bytes) -> _Event | _Said | None:
     """None for what is not ours to judge: the bytes go through as they are."""
     try:
-        return _event.decode(document)
+        return decoder.decode(document)
     except msgspec.MsgspecError:
         return None
 

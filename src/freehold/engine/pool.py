@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from freehold.config import PoolSettings, QueueSettings
@@ -19,6 +19,7 @@ from freehold.engine import memory
 from freehold.engine.base import Engine
 from freehold.engine.seat import Seat, Ticket
 from freehold.errors import EngineUnready, FreeholdError, Overloaded, QueueFull, Stopping
+from freehold.names import size
 from freehold.types import Caller, EngineState, Kind, Manifest, Request, SeatView
 
 _LOOK = 1.0  # seconds between looks at who is idle
@@ -36,9 +37,17 @@ class Builder(Protocol):
 
 
 class Pool:
-    """Every engine that there is."""
+    """Every engine that there is. An upstream has one engine for all its models: ``upstreams`` is its manifest, by the
+    name of each of them."""
 
-    def __init__(self, builder: Builder, pool: PoolSettings, queue: QueueSettings):
+    def __init__(
+        self,
+        builder: Builder,
+        pool: PoolSettings,
+        queue: QueueSettings,
+        upstreams: Mapping[str, Manifest] | None = None,
+    ):
+        self._upstreams = upstreams or {}
         self._builder, self._settings, self._queue = builder, pool, queue
         self._budget = pool.memory_bytes or memory.machine() // 4 * 3
         self._seats: dict[tuple[str, str, bool], Seat] = {}  # by the model's name and digest, and for vectors or not
@@ -79,7 +88,8 @@ class Pool:
             Overloaded: it waited as long as a call may.
             EngineUnready: the engine does not come up.
         """
-        seat = self._seat(model, vectors=request.kind is Kind.EMBEDDING)
+        upstream = self._upstreams.get(model.name)
+        seat = self._seat(upstream or model, vectors=request.kind is Kind.EMBEDDING and upstream is None)
         ticket = Ticket(call_id, caller, request.kind, width, seat)
         if not seat.line and seat.takes(width):
             seat.holding.add(ticket)
@@ -195,14 +205,15 @@ class Pool:
     def _check_fits(self, need: int) -> None:
         if need > self._budget:
             raise EngineUnready(
-                f"It needs {_size(need)} of memory, and all engines together may have {_size(self._budget)}.",
+                f"It needs {size(need)} of memory, and all engines together may have {size(self._budget)}.",
                 hint="Give it fewer slots or a shorter context in freehold.toml, or raise pool.memory_bytes.",
             )
 
     async def _make_room(self, seat: Seat, need: int) -> bool:
         """Stop others, the least recently used first, until there is memory; says whether it is still wanted."""
         while seat.is_wanted and need > self._budget - sum(other.engine.need for other in self._up_now()):
-            await self._evict(min(self._up_now(), key=lambda other: (not other.is_idle, other.used_at)), seat)
+            taking = [other for other in self._up_now() if other.engine.need]
+            await self._evict(min(taking, key=lambda other: (not other.is_idle, other.used_at)), seat)
         return seat.is_wanted
 
     def _up_now(self) -> list[Seat]:
@@ -240,7 +251,12 @@ class Pool:
         while True:
             await asyncio.sleep(min(_LOOK, self._settings.idle_seconds))
             for seat in self._up_now():
-                if seat.is_idle and time.monotonic() - seat.used_at > self._settings.idle_seconds:
+                if (
+                    seat.is_up
+                    and seat.engine.need
+                    and seat.is_idle
+                    and time.monotonic() - seat.used_at > self._settings.idle_seconds
+                ):
                     await self._down(seat)
 
 
@@ -248,7 +264,3 @@ def _look(task: asyncio.Task) -> None:
     """What went wrong was told to those who waited."""
     if not task.cancelled():
         task.exception()
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB"

@@ -56,6 +56,7 @@ class LlamaReply:
         "_begun", "_content", "_ended", "_engine", "_events", "_exchange", "_first", "_meter", "_request", "_whole",
         "media_type",
     )  # fmt: skip
+    left_the_house = False
 
     def __init__(self, engine: Asked, request: Request, content: bytes, on_done: Callable[[], None]):
         self._engine, self._request, self._content = engine, request, content

@@ -14,7 +14,7 @@ from freehold.scan import external, repository
 from freehold.scan.base import HOLD, Rule
 from freehold.scan.sandbox import UNREADABLE, Sandbox, judged_as
 from freehold.scan.walk import Entry, opened, shown, walk
-from freehold.types import Finding, Judged, Scanned, Severity, Verdict
+from freehold.types import Admission, Finding, Judged, Progress, Scanned, Severity
 
 MAX_BYTES = 500_000_000_000  # of one file; past it nobody waits for the answer
 _WORKERS = min(os.cpu_count() or 1, 4)
@@ -32,7 +32,6 @@ TOO_LARGE = Rule(
     "Ask for the model in several files, or decide by name and reason.", "Freehold: time is bounded",
 )  # fmt: skip
 
-Progress = Callable[[str, int, int], None]
 Judge = Callable[[Entry], Judged]
 
 
@@ -55,12 +54,12 @@ def scan(
     return Scanned(shown(root), tuple(files), findings, verdict(findings))
 
 
-def verdict(findings: Iterable[Finding]) -> Verdict:
+def verdict(findings: Iterable[Finding]) -> Admission:
     """What these findings come to: the gravest decides."""
     severities = {found.severity for found in findings}
     if Severity.BLOCK in severities:
-        return Verdict.BLOCK
-    return Verdict.HOLD if Severity.HOLD in severities else Verdict.ADMIT
+        return Admission.BLOCK
+    return Admission.HOLD if Severity.HOLD in severities else Admission.ADMIT
 
 
 class _Tally:

@@ -5,6 +5,6 @@
 """
 
 from freehold.seal.kernel import read
-from freehold.seal.plan import Plan, apply, engine_plan, gateway_plan, missing, put_on, scanner_plan
+from freehold.seal.plan import Plan, apply, engine_plan, gateway_plan, missing, put_on, relay_plan, scanner_plan
 
-__all__ = ["Plan", "apply", "engine_plan", "gateway_plan", "missing", "put_on", "read", "scanner_plan"]
+__all__ = ["Plan", "apply", "engine_plan", "gateway_plan", "missing", "put_on", "read", "relay_plan", "scanner_plan"]

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from freehold.seal import kernel
 
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN, _AND = 0x20, 0x15, 0x35, 0x45, 0x06, 0x54
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -37,6 +37,8 @@ ALWAYS = (
 ENGINE = (
     *ALWAYS, "execve", "execveat", "unshare", "connect", "sendmsg", "sendmmsg", "shmget", "semget", "msgget", "mq_open",
 )  # fmt: skip
+# The relay, besides, starts no program and listens nowhere: its one listener was made before the seal.
+RELAY = (*ALWAYS, "execve", "execveat", "unshare", "bind", "listen", "shmget", "semget", "msgget", "mq_open")
 # A scanner, besides, starts no process, and changes nothing of a file but what it writes into those that it was handed
 # for writing: Landlock does not cover a file's mode, owner, times and attributes.
 SCANNER = (
@@ -48,12 +50,14 @@ SCANNER = (
 Instruction = tuple[int, int, int, int]
 
 
-def program(refused: Iterable[str], *, engine: bool, alone: bool = False) -> bytes:
+def program(refused: Iterable[str], *, engine: bool, alone: bool = False, outward: bool = False) -> bytes:
     """The filter: ``refused`` calls fail with EPERM, and so do sockets of any family but AF_UNIX.
 
     For an engine, besides: a sendto(2) with an address (a send(2) on a connected socket has none), a prlimit(2)
     on another process, a clone(2) into new namespaces; clone3(2), whose flags no filter can see, does not
     exist, so that the C library falls back to clone(2). One that is to stay ``alone`` may start threads and no process.
+    One that may reach ``outward`` makes TCP and UDP sockets in place of AF_UNIX, and no others (not raw ones, none of a
+    protocol that Landlock's rules for TCP do not know).
     A call from a foreign architecture, or one with x32 numbers, kills the process.
     """
     code: list[Instruction] = [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, _AUDIT_ARCH[kernel.MACHINE]), _kill()]
@@ -63,8 +67,9 @@ def program(refused: Iterable[str], *, engine: bool, alone: bool = False) -> byt
     for name in refused:
         if kernel.MACHINE == "x86_64" or name not in kernel.ONLY_X86_64:
             code += [(_EQUAL, 0, 1, kernel.number(name)), _refuse()]
-    for name in ("socket", "socketpair"):
-        code += [(_EQUAL, 0, 4, kernel.number(name)), *_only(argument=0, value=socket.AF_UNIX)]
+    only_unix = _only(argument=0, value=socket.AF_UNIX)
+    for name, rules in (("socket", _internet() if outward else only_unix), ("socketpair", only_unix)):
+        code += [(_EQUAL, 0, len(rules), kernel.number(name)), *rules]
     if engine:
         code += _unless_zero("sendto", argument=4) + _unless_zero("prlimit64", argument=0)
         flags = [(_LOAD, 0, 0, _ARGUMENT), (_ANY_BIT, 0, 1, _NAMESPACES), _refuse()]
@@ -85,6 +90,18 @@ def install(code: bytes) -> None:
 
 def _only(*, argument: int, value: int) -> list[Instruction]:
     return [(_LOAD, 0, 0, _ARGUMENT + 8 * argument), (_EQUAL, 0, 1, value), _allow(), _refuse()]
+
+
+def _internet() -> list[Instruction]:
+    """Only sockets of IPv4 and IPv6, and of these only streams over TCP and datagrams over UDP."""
+    stream, datagram = socket.SOCK_STREAM, socket.SOCK_DGRAM
+    return [
+        (_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 2, 0, socket.AF_INET), (_EQUAL, 1, 0, socket.AF_INET6), _refuse(),
+        (_LOAD, 0, 0, _ARGUMENT + 8), (_AND, 0, 0, 0xF), (_EQUAL, 2, 0, stream), (_EQUAL, 5, 0, datagram), _refuse(),
+        (_LOAD, 0, 0, _ARGUMENT + 16), (_EQUAL, 6, 0, 0), (_EQUAL, 5, 0, socket.IPPROTO_TCP), _refuse(),
+        (_LOAD, 0, 0, _ARGUMENT + 16), (_EQUAL, 2, 0, 0), (_EQUAL, 1, 0, socket.IPPROTO_UDP), _refuse(),
+        _allow(),
+    ]  # fmt: skip
 
 
 def _unless_zero(name: str, *, argument: int) -> list[Instruction]:

@@ -18,6 +18,7 @@ LINUX = sys.platform == "linux"
 MACHINE = platform.machine()
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
@@ -45,7 +46,7 @@ SYSCALLS: dict[str, dict[str, int]] = {
         "utime": 132, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "removexattr": 197, "lremovexattr": 198,
         "fremovexattr": 199, "utimes": 235, "fchownat": 260, "futimesat": 261, "fchmodat": 268, "utimensat": 280,
         "memfd_create": 319, "memfd_secret": 447, "fchmodat2": 452, "setxattrat": 463, "removexattrat": 466,
-        "file_setattr": 469,
+        "file_setattr": 469, "bind": 49, "listen": 50,
     },
     "aarch64": {
         "pivot_root": 41, "chroot": 51, "mq_open": 180, "msgget": 186, "semget": 190, "shmget": 194, "clone": 220,
@@ -61,7 +62,7 @@ SYSCALLS: dict[str, dict[str, int]] = {
         "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "removexattr": 14, "lremovexattr": 15, "fremovexattr": 16,
         "truncate": 45, "fchmod": 52, "fchmodat": 53, "fchownat": 54, "fchown": 55, "utimensat": 88,
         "memfd_create": 279, "memfd_secret": 447, "fchmodat2": 452, "setxattrat": 463, "removexattrat": 466,
-        "file_setattr": 469,
+        "file_setattr": 469, "bind": 200, "listen": 201,
     },
 }  # fmt: skip
 # Calls that only the older architecture has: on the newer one the C library makes another call in their place.
@@ -115,6 +116,12 @@ def limit_resources(file_bytes: int | None, data_bytes: int | None) -> None:
     for what, bound in bounds.items():
         if bound is not None:
             resource.setrlimit(what, (bound, bound))
+
+
+def hide_memory() -> None:
+    """No other process of the same user may read this one's memory (Linux; elsewhere nothing)."""
+    if LINUX:
+        prctl(PR_SET_DUMPABLE, 0)
 
 
 def die_with_parent(signal_number: int) -> None:

@@ -21,8 +21,9 @@ _FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL
 
 _RIGHTS_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
 _TCP = 0b11  # bind, connect
+_CONNECT = 0b10
 _SCOPES = 0b11  # abstract sockets, signals
-_GET_VERSION, _RULE_PATH = 1, 1
+_GET_VERSION, _RULE_PATH, _RULE_PORT = 1, 1, 2
 
 
 def version() -> int:
@@ -33,8 +34,9 @@ def version() -> int:
         return 0
 
 
-def restrict(rules: Iterable[tuple[str, int]] | None) -> int:
-    """Leave this thread only the given (path, rights), and no TCP connection, also none by a socket that it holds.
+def restrict(rules: Iterable[tuple[str, int]] | None, ports: Iterable[int] = ()) -> int:
+    """Leave this thread only the given (path, rights), and no TCP connection but to the given ports, also none by a
+    socket that it holds.
 
     A path that does not exist is passed over; None leaves the file system alone. Returns the ABI that was used.
     Raises OSError where the kernel has no Landlock, refuses, or cannot do what is asked.
@@ -53,6 +55,9 @@ def restrict(rules: Iterable[tuple[str, int]] | None) -> int:
     try:
         for path, rights in rules or ():
             _allow(ruleset, path, rights & handled)
+        for port in ports if abi >= 4 else ():
+            rule = ctypes.create_string_buffer(struct.pack("=QQ", _CONNECT, port))
+            kernel.syscall("landlock_add_rule", ruleset, _RULE_PORT, rule, 0)
         kernel.syscall("landlock_restrict_self", ruleset, 0)
     finally:
         os.close(ruleset)

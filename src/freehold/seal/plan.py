@@ -12,12 +12,16 @@ from msgspec import Struct
 from freehold.seal import bpf, kernel, landlock
 from freehold.types import Layer
 
+_LIBRARIES = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache")
+_DNS = 53  # over TCP, for answers too long for a datagram
+
 
 class Plan(Struct, frozen=True):
     """What one process is to give up.
 
     ``files`` are (path, Landlock rights); None leaves the file system alone. ``file_bytes`` is the largest
     file that it may write, ``data_bytes`` the most memory that it may have of its own; ``alone``, it starts no process.
+    ``ports`` are those that it may reach over TCP; None: it has no network.
     """
 
     refused: tuple[str, ...]
@@ -26,6 +30,7 @@ class Plan(Struct, frozen=True):
     file_bytes: int | None = None
     data_bytes: int | None = None
     alone: bool = False
+    ports: tuple[int, ...] | None = None
 
 
 def gateway_plan() -> Plan:
@@ -35,16 +40,12 @@ def gateway_plan() -> Plan:
 
 def engine_plan(*, model: Path, folder: Path, data_bytes: int | None = None) -> Plan:
     """An engine sees its model, the folder of its socket, and what Python and its libraries need; no network."""
-    system = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/proc", "/sys/devices", "/sys/class")
-    python = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path} - {
-        "",
-        "/",
-    }  # never the root: cwd may be on the path
+    system = (*_LIBRARIES, "/proc", "/sys/devices", "/sys/class")
     devices = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/dev/dri", "/dev/kfd", *_nvidia())
     files = (
         (str(model), landlock.READ_FILE),
         (str(folder), landlock.SOCKETS),
-        *((path, landlock.READ) for path in (*system, *sorted(python))),
+        *((path, landlock.READ) for path in (*system, *_python())),
         *((path, landlock.DEVICE | landlock.READ_DIR) for path in devices),
     )
     return Plan(bpf.ENGINE, own_network=True, files=files, file_bytes=64 << 20, data_bytes=data_bytes)
@@ -54,6 +55,14 @@ def scanner_plan(*, file_bytes: int, data_bytes: int) -> Plan:
     """A scanner has the files that it is handed, open: it opens, makes and changes no other, starts no process, and has
     no network."""
     return Plan(bpf.SCANNER, own_network=True, files=(), file_bytes=file_bytes, data_bytes=data_bytes, alone=True)
+
+
+def relay_plan(*, ports: tuple[int, ...], files: tuple[str, ...], data_bytes: int) -> Plan:
+    """A relay reaches the given ports, and the name servers; it sees the ``files`` and folders that this needs, and
+    what Python and its libraries need; it writes nothing, starts no program and listens on nothing new."""
+    readable = (*_LIBRARIES, *_python(), *files)
+    rights = tuple((path, landlock.READ) for path in readable)
+    return Plan(bpf.RELAY, files=rights, data_bytes=data_bytes, ports=tuple(sorted({*ports, _DNS})))
 
 
 def apply(plan: Plan) -> tuple[Layer, ...]:
@@ -67,8 +76,10 @@ def apply(plan: Plan) -> tuple[Layer, ...]:
         steps.append(("network_namespace", _own_network))
     steps.append(("no_new_privs", _no_new_privs))
     steps.append(("landlock", lambda: _landlock(plan)))
-    if plan.own_network:
+    if plan.own_network or plan.ports is not None:
         steps.append(("no_capabilities", _no_capabilities))
+    if plan.ports is not None:
+        steps.append(("hidden_memory", _hidden_memory))
     steps.append(("seccomp", lambda: _seccomp(plan)))
     return tuple(_step(name, step) for name, step in steps)
 
@@ -104,8 +115,12 @@ def _limits(plan: Plan) -> str:
 
 
 def _landlock(plan: Plan) -> str:
-    abi = landlock.restrict(plan.files)
+    abi = landlock.restrict(plan.files, plan.ports or ())
     files = "" if plan.files is None else "no files but its own; "
+    if plan.ports is not None:
+        if abi < 4:
+            raise OSError(f"Landlock's ABI {abi}: {files}but TCP to any port")
+        return f"ABI {abi}: {files}TCP to the ports {', '.join(map(str, plan.ports))} alone"
     tcp = "no TCP, also by sockets it holds" if abi >= 4 else "TCP is left to seccomp"
     return f"ABI {abi}: {files}{tcp}"
 
@@ -146,9 +161,22 @@ def _no_capabilities() -> str:
     return "none held, none to be gained"
 
 
+def _hidden_memory() -> str:
+    kernel.hide_memory()
+    return "no other process of this user may read its memory"
+
+
 def _seccomp(plan: Plan) -> str:
-    bpf.install(bpf.program(plan.refused, engine=plan.own_network, alone=plan.alone))
-    return f"sockets of no family but AF_UNIX; {len(plan.refused)} system calls refused"
+    outward = plan.ports is not None
+    code = bpf.program(plan.refused, engine=plan.own_network or outward, alone=plan.alone, outward=outward)
+    bpf.install(code)
+    sockets = "sockets for TCP and UDP, and no others" if outward else "sockets of no family but AF_UNIX"
+    return f"{sockets}; {len(plan.refused)} system calls refused"
+
+
+def _python() -> list[str]:
+    """Where Python's libraries lie; never the root: the working folder may be on the path."""
+    return sorted({sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path} - {"", "/"})
 
 
 def _nvidia() -> list[str]:

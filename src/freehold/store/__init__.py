@@ -1,7 +1,7 @@
 """The database: SQLAlchemy Core tables, opened by `Store`, kept current by named Alembic migrations."""
 
 from freehold.store.commits import GroupCommit
-from freehold.store.database import Query, Store, cause
+from freehold.store.database import HOUSE, TRAFFIC, Query, Schema, Store, cause
 from freehold.store.tables import calls, events, keys
 
-__all__ = ["GroupCommit", "Query", "Store", "calls", "cause", "events", "keys"]
+__all__ = ["HOUSE", "TRAFFIC", "GroupCommit", "Query", "Schema", "Store", "calls", "cause", "events", "keys"]

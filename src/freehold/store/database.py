@@ -9,14 +9,30 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Select, create_engine, event, inspect, make_url, text
+from msgspec import Struct
+from sqlalchemy import URL, Connection, Engine, MetaData, Select, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from freehold.errors import StoreFailed
+from freehold.store import tables, traffic
 
-LATEST = "0001_first"
+LATEST = "0002_left_the_house"
 _MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class Schema(Struct, frozen=True):
+    """The tables of one kind of database, the folder of the steps that lead to them, and the last of these."""
+
+    tables: MetaData
+    folder: str
+    latest: str
+    pragmas: tuple[str, ...] = ()  # SQLite's, over those of every database
+
+
+HOUSE = Schema(tables.metadata, "versions", LATEST)
+# what is removed there was text: its bytes are overwritten
+TRAFFIC = Schema(traffic.metadata, "traffic", "0001_traffic", ("secure_delete = ON",))
 
 
 class Store:
@@ -26,10 +42,11 @@ class Store:
         StoreFailed: the database cannot be opened, or is newer than this program.
     """
 
-    def __init__(self, place: str | Path):
+    def __init__(self, place: str | Path, schema: Schema = HOUSE):
+        self._schema = schema
         try:
             self.url = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else make_url(place)
-            self.engine = _engine(self.url)
+            self.engine = _engine(self.url, schema.pragmas)
             self._file = self.url.database if self.url.drivername.startswith("sqlite") else None
             self._bring_up_to_date()
         except (SQLAlchemyError, OSError, ImportError) as error:
@@ -71,15 +88,35 @@ class Store:
         except OSError:
             return None
 
+    def scrub(self) -> None:
+        """Take what was removed out of the log that SQLite keeps beside the file, where it may stand yet.
+
+        Raises:
+            StoreFailed: somebody reads or writes all the while; what was removed is removed all the same.
+        """
+        if not self._file:
+            return
+        try:
+            with self.reader() as connection:
+                busy, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+            reason = "another process uses it" if busy else ""
+        except self.errors as error:
+            reason = cause(error)
+        if reason:
+            raise StoreFailed(
+                f"It is removed, but its text may still be in {self._file}-wal: {reason}.",
+                hint="Give the same command again when nothing else uses the database.",
+            )
+
     def close(self) -> None:
         """Let go of every connection."""
         self.engine.dispose()
 
     def _bring_up_to_date(self) -> None:
         revision = self._revision()
-        if revision == LATEST:
+        if revision == self._schema.latest:
             return
-        if revision is not None and revision not in _known_revisions():
+        if revision is not None and revision not in self._known_revisions():
             raise StoreFailed(
                 f"The database {_shown(self.url)} was made by a newer Freehold (schema {revision}).",
                 hint="Use that version, or another home.",
@@ -98,9 +135,15 @@ class Store:
 
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS))
+        config.set_main_option("version_locations", str(_MIGRATIONS / self._schema.folder))
+        config.set_main_option("path_separator", "newline")  # a path may hold any of the others
+        config.attributes["metadata"] = self._schema.tables
         with self.write() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+    def _known_revisions(self) -> set[str]:
+        return {path.stem for path in (_MIGRATIONS / self._schema.folder).glob("[0-9]*.py")}
 
 
 class Query:
@@ -124,10 +167,6 @@ class Query:
         self._connection.close()
 
 
-def _known_revisions() -> set[str]:
-    return {path.stem for path in (_MIGRATIONS / "versions").glob("[0-9]*.py")}
-
-
 def _shown(place: str | Path | URL) -> str:
     """Where it is, without a password."""
     try:
@@ -136,20 +175,20 @@ def _shown(place: str | Path | URL) -> str:
         return "named by the setting 'database'"
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, pragmas: tuple[str, ...]) -> Engine:
     if not url.drivername.startswith("sqlite"):
         return create_engine(url, pool_pre_ping=True)
     engine = create_engine(
         url, poolclass=NullPool, connect_args={"isolation_level": None, "check_same_thread": False, "timeout": 10}
     )
-    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "connect", lambda connection, _: _prepare_sqlite(connection, pragmas))
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
-def _prepare_sqlite(connection, _record) -> None:
+def _prepare_sqlite(connection, pragmas: tuple[str, ...]) -> None:
     """WAL lets readers and the writer work at once; FULL puts every commit on the disk before it returns."""
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", *pragmas):
         connection.execute(f"PRAGMA {pragma}")
 
 

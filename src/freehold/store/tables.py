@@ -1,6 +1,6 @@
 """The tables as they are now. ``store/migrations`` holds the steps that lead here; a test compares the two."""
 
-from sqlalchemy import JSON, BigInteger, Column, Float, Index, Integer, MetaData, String, Table
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, false
 
 metadata = MetaData()
 
@@ -32,6 +32,7 @@ calls = Table(
     Column("cached_tokens", BigInteger, nullable=False, default=0),
     Column("first_token_ms", Float),
     Column("total_ms", Float),
+    Column("left_the_house", Boolean, nullable=False, default=False, server_default=false()),
     Index("calls_by_time", "opened_at"),
 )
 

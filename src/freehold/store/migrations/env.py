@@ -1,8 +1,7 @@
-"""Alembic's entry point. `Store` hands over a connection that is already in a transaction."""
+"""Alembic's entry point. `Store` hands over a connection that is already in a transaction, and the tables."""
 
 from alembic import context
 
-from freehold.store.tables import metadata
-
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+attributes = context.config.attributes
+context.configure(connection=attributes["connection"], target_metadata=attributes["metadata"])
 context.run_migrations()

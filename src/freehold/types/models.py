@@ -1,129 +1,17 @@
-"""The frozen records that cross from one part of Freehold to another.
-
-Times are seconds since the epoch (``at``, ``opened_at``) or milliseconds (``*_ms``); tokens are counts as
-the engine made them; digests are written with their algorithm, ``sha256:<64 hex digits>``.
-"""
+"""A model: from quarantine, by way of the gate, into the vault."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
-
-class Role(StrEnum):
-    """What a caller is trusted with; `policy` holds the table of what each may do."""
-
-    ADMIN = "admin"
-    OPERATOR = "operator"
-    MEMBER = "member"
-    AUDITOR = "auditor"
-
-
-class Kind(StrEnum):
-    """The kinds of call that a model can be asked to answer, one for each endpoint."""
-
-    CHAT = "chat.completions"
-    COMPLETION = "completions"
-    EMBEDDING = "embeddings"
-    RESPONSE = "responses"
-    MESSAGE = "messages"
-    COUNT = "messages.count_tokens"
-
-
-class Outcome(StrEnum):
-    """How a call ended. Every entry of the ledger ends in exactly one of these."""
-
-    ANSWERED = "answered"
-    REFUSED = "refused"  # the request was at fault: policy, a bad field, an unknown model
-    FAILED = "failed"  # our side was at fault: the engine died, the ledger could not be written
-    ABANDONED = "abandoned"  # the client left, or did not read, before the answer was whole
-    INTERRUPTED = "interrupted"  # the gateway died; settled at its next start
-
-
-class Caller(Struct, frozen=True):
-    """Whoever a key belongs to."""
-
-    id: str
-    name: str
-    role: Role
-
-
-class Request(Struct, frozen=True):
-    """What a caller asks of a model: read and checked by a surface, not yet put into an engine's dialect."""
-
-    kind: Kind
-    model: str
-    body: dict
-    stream: bool = False
-
-
-class Decision(Struct, frozen=True):
-    """Policy's answer. ``reason`` is a sentence, and is empty when the call is allowed."""
-
-    allowed: bool
-    reason: str = ""
-
-
-class Route(Struct, frozen=True):
-    """Where a request goes: the manifest of the model that will answer it."""
-
-    model: Manifest
-
-
-class Usage(Struct, frozen=True):
-    """Token counts of one call, as the engine counted them. ``cached`` is the part of ``prompt`` it reused."""
-
-    prompt: int = 0
-    completion: int = 0
-    cached: int = 0
-
-
-class Settlement(Struct, frozen=True):
-    """How one call ended: the second half of its ledger entry."""
-
-    outcome: Outcome
-    status: int
-    error: str = ""
-    model: str = ""
-    digest: str = ""
-    usage: Usage = Usage()
-    first_token_ms: float | None = None
-    total_ms: float = 0.0
-
-
-class Call(Struct, frozen=True):
-    """One entry of the ledger. It holds no text of the prompt or of the answer."""
-
-    id: str
-    opened_at: float
-    caller: str
-    kind: str
-    outcome: str | None
-    status: int | None
-    error: str | None
-    model: str | None
-    digest: str | None
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-    first_token_ms: float | None
-    total_ms: float | None
-
-
-class Event(Struct, frozen=True):
-    """One act in the audit chain: who did what to which thing."""
-
-    seq: int
-    at: float
-    actor: str
-    act: str
-    subject: str
-    detail: dict
-    previous: str
-    hash: str
+Progress = Callable[
+    [str, int, int], None
+]  # told what is done, how much of it (bytes, or things), and how much there is
 
 
 class Manifest(Struct, frozen=True):
@@ -170,7 +58,7 @@ class Acquired(Struct, frozen=True):
     via: str = ""  # who carried it here, where that was not its source
 
 
-class Verdict(StrEnum):
+class Admission(StrEnum):
     """What the gate says of a model."""
 
     ADMIT = "admit"
@@ -236,7 +124,7 @@ class Scanned(Struct, frozen=True):
     root: str
     files: tuple[Judged, ...]
     findings: tuple[Finding, ...]
-    verdict: Verdict
+    verdict: Admission
 
 
 class LicenceClass(StrEnum):
@@ -301,7 +189,7 @@ class Signature(Struct, frozen=True):
 class Ruling(Struct, frozen=True):
     """What a named person decided of a model that was held, why, and of what exactly."""
 
-    verdict: Verdict
+    verdict: Admission
     by: str
     why: str
     at: float
@@ -325,7 +213,7 @@ class Record(Struct, frozen=True):
     source: str
     pinned: bool
     files: tuple[ModelFile, ...]
-    verdict: Verdict
+    verdict: Admission
     findings: tuple[Finding, ...]
     licence: Licence
     openness: Openness
@@ -354,51 +242,3 @@ class Held(Struct, frozen=True):
     at: float
     published: str = ""
     replace: bool = False
-
-
-class Layer(Struct, frozen=True):
-    """One layer of the seal on one process, and how it is known: read from the ``kernel``, or ``reported``."""
-
-    name: str
-    active: bool
-    detail: str = ""
-    known_from: str = "kernel"
-
-
-class TicketView(Struct, frozen=True):
-    """A call at an engine: answered for so many seconds, or waiting at a place in line (1 is next)."""
-
-    call_id: str
-    caller: Caller
-    kind: Kind
-    seconds: float
-    place: int = 0
-
-
-class SeatView(Struct, frozen=True):
-    """One engine with the calls that it answers and those that wait for it, in the order of their turns."""
-
-    model: Manifest
-    purpose: str
-    stage: str
-    slots: int
-    holding: tuple[TicketView, ...]
-    waiting: tuple[TicketView, ...]
-
-
-class EngineState(Struct, frozen=True):
-    """Where an engine is in its life: starting, ready, restarting or stopped. ``purpose`` is text or vectors;
-    ``need`` an estimate of its memory, in bytes."""
-
-    model: str
-    digest: str
-    kind: str
-    state: str
-    pid: int | None
-    restarts: int
-    context: int
-    slots: int
-    template: str = ""
-    reported: tuple[Layer, ...] = ()
-    purpose: str = "text"
-    need: int = 0

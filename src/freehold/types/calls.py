@@ -1,0 +1,190 @@
+"""A call: who makes it, where it goes, how it ended, and what answers it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from freehold.types.models import Manifest
+
+
+class Role(StrEnum):
+    """What a caller is trusted with; `policy` holds the table of what each may do."""
+
+    ADMIN = "admin"
+    OPERATOR = "operator"
+    MEMBER = "member"
+    AUDITOR = "auditor"
+
+
+class Kind(StrEnum):
+    """The kinds of call that a model can be asked to answer, one for each endpoint."""
+
+    CHAT = "chat.completions"
+    COMPLETION = "completions"
+    EMBEDDING = "embeddings"
+    RESPONSE = "responses"
+    MESSAGE = "messages"
+    COUNT = "messages.count_tokens"
+
+
+class Outcome(StrEnum):
+    """How a call ended. Every entry of the ledger ends in exactly one of these."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"  # the request was at fault: policy, a bad field, an unknown model
+    FAILED = "failed"  # our side was at fault: the engine died, the ledger could not be written
+    ABANDONED = "abandoned"  # the client left, or did not read, before the answer was whole
+    INTERRUPTED = "interrupted"  # the gateway died; settled at its next start
+
+
+class Caller(Struct, frozen=True):
+    """Whoever a key belongs to."""
+
+    id: str
+    name: str
+    role: Role
+
+
+class Request(Struct, frozen=True):
+    """What a caller asks of a model: read and checked by a surface, not yet put into an engine's dialect.
+
+    ``sent`` is the document as the client sent it, where it is to be passed on to an upstream rather than checked."""
+
+    kind: Kind
+    model: str
+    body: dict
+    stream: bool = False
+    sent: bytes = b""
+
+
+class Decision(Struct, frozen=True):
+    """Policy's answer. ``reason`` is a sentence, and is empty when the call is allowed."""
+
+    allowed: bool
+    reason: str = ""
+
+
+class Route(Struct, frozen=True):
+    """Where a request goes: the manifest of the model that will answer it, and ``upstream``, the name of whoever runs
+    that model, if this house does not: then the call leaves the house."""
+
+    model: Manifest
+    upstream: str = ""
+
+
+class Usage(Struct, frozen=True):
+    """Token counts of one call, as the engine counted them. ``cached`` is the part of ``prompt`` it reused."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+
+
+class Settlement(Struct, frozen=True):
+    """How one call ended: the second half of its ledger entry."""
+
+    outcome: Outcome
+    status: int
+    error: str = ""
+    model: str = ""
+    digest: str = ""
+    usage: Usage = Usage()
+    first_token_ms: float | None = None
+    total_ms: float = 0.0
+    left_the_house: bool = False
+
+
+class Call(Struct, frozen=True):
+    """One entry of the ledger. It holds no text of the prompt or of the answer."""
+
+    id: str
+    opened_at: float
+    caller: str
+    kind: str
+    outcome: str | None
+    status: int | None
+    error: str | None
+    model: str | None
+    digest: str | None
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    first_token_ms: float | None
+    total_ms: float | None
+    left_the_house: bool
+
+
+class Event(Struct, frozen=True):
+    """One act in the audit chain: who did what to which thing."""
+
+    seq: int
+    at: float
+    actor: str
+    act: str
+    subject: str
+    detail: dict
+    previous: str
+    hash: str
+
+
+class Layer(Struct, frozen=True):
+    """One layer of the seal on one process, and how it is known: read from the ``kernel``, or ``reported``."""
+
+    name: str
+    active: bool
+    detail: str = ""
+    known_from: str = "kernel"
+
+
+class TicketView(Struct, frozen=True):
+    """A call at an engine: answered for so many seconds, or waiting at a place in line (1 is next)."""
+
+    call_id: str
+    caller: Caller
+    kind: Kind
+    seconds: float
+    place: int = 0
+
+
+class SeatView(Struct, frozen=True):
+    """One engine with the calls that it answers and those that wait for it, in the order of their turns."""
+
+    model: Manifest
+    purpose: str
+    stage: str
+    slots: int
+    holding: tuple[TicketView, ...]
+    waiting: tuple[TicketView, ...]
+
+
+class EngineState(Struct, frozen=True):
+    """Where an engine is in its life: starting, ready, restarting or stopped. ``purpose`` is text or vectors;
+    ``need`` an estimate of its memory, in bytes."""
+
+    model: str
+    digest: str
+    kind: str
+    state: str
+    pid: int | None
+    restarts: int
+    context: int
+    slots: int
+    template: str = ""
+    reported: tuple[Layer, ...] = ()
+    purpose: str = "text"
+    need: int = 0
+
+
+class UpstreamState(Struct, frozen=True):
+    """An upstream: the ``host`` and port that calls to its ``models`` (the names here) leave for, the state of its
+    ``breaker`` (closed, open, half-open), and how many calls were ``sent`` and are ``answering`` since the start."""
+
+    name: str
+    host: str
+    models: tuple[str, ...]
+    breaker: str
+    failures: int
+    sent: int
+    answering: int
