@@ -64,6 +64,7 @@ from freehold.types.traffic import (
     Unusable,
     Verdict,
 )
+from freehold.types.tuning import CurvePoint, Parity, TuningRun
 
 __all__ = [
     "Acquired",
@@ -75,6 +76,7 @@ __all__ = [
     "Captures",
     "Comparison",
     "Component",
+    "CurvePoint",
     "Decision",
     "EngineState",
     "Estimate",
@@ -96,6 +98,7 @@ __all__ = [
     "Outcome",
     "Outline",
     "Outlook",
+    "Parity",
     "Progress",
     "Record",
     "Replayed",
@@ -116,6 +119,7 @@ __all__ = [
     "Task",
     "TicketView",
     "ToolCall",
+    "TuningRun",
     "Unusable",
     "UpstreamState",
     "Usage",
