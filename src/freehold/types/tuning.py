@@ -24,7 +24,7 @@ class CurvePoint(Struct, frozen=True):
 
 
 class Parity(Struct, frozen=True):
-    """How the training library and the engine agree on held-out prompts, without the adapter (``base_...``) and with it.
+    """How training library and engine agree on held-out prompts, without the adapter (``base_...``) and with it.
 
     ``argmax`` is the share of ``positions`` at which both hold the same token for the likeliest; ``median`` and ``p95``
     are of the difference, in nats, between their log-probabilities of the token that was chosen.
