@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from freehold import policy, route
 from freehold.engine.base import Reply
+from freehold.engine.seat import Ticket
 from freehold.errors import EngineFailed, Forbidden, FreeholdError, Refused
 from freehold.lease import Lease, Leases
 from freehold.ledger import Ledger
@@ -106,6 +107,7 @@ async def answer(
         finally:  # whatever happens, a second cancellation too
             if lease is not None:
                 lease.release()
+                tally.ticket = lease.ticket
             entry.settle(tally.settlement())
     await entry.on_disk()
     if failure is not None:
@@ -133,6 +135,7 @@ class _Tally:
         self.stream = False
         self.manifest: Manifest | None = None
         self.reply: Reply | None = None
+        self.ticket: Ticket | None = None  # once it is given back
         self.started = time.perf_counter()
         self.first: float | None = None
 
@@ -157,4 +160,6 @@ class _Tally:
             first_token_ms=(self.first - self.started) * 1000 if self.first and self.stream else None,
             total_ms=(now - self.started) * 1000,
             left_the_house=self.reply is not None and self.reply.left_the_house,
+            waited_ms=self.ticket.waited * 1000 if self.ticket else None,
+            engine_ms=self.ticket.held * 1000 if self.ticket else 0.0,
         )

@@ -15,6 +15,7 @@ are found only against a head that was kept elsewhere.
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from freehold.types import Call, Caller, Event, Kind, Outcome, Settlement
 
 GENESIS = "sha256:" + "0" * 64
 WINDOW = 0.05  # seconds that an entry may be in memory alone while nobody waits for it
+_PAGE = 5_000  # calls in memory at once
 
 
 def new_id(prefix: str) -> str:
@@ -105,12 +107,12 @@ class Entry:
         opened = (self.id, self._opened_at, self.caller, self.kind)
         end = self._settlement
         if end is None:
-            return *opened, None, None, None, None, None, 0, 0, 0, None, None, self._leaves
+            return *opened, None, None, None, None, None, 0, 0, 0, None, None, self._leaves, None, None
         usage = end.usage
         return (
             *opened, end.outcome.value, end.status, end.error or None, end.model or None, end.digest or None,
             usage.prompt, usage.completion, usage.cached, end.first_token_ms, end.total_ms,
-            end.left_the_house,
+            end.left_the_house, end.waited_ms, end.engine_ms,
         )  # fmt: skip
 
 
@@ -158,6 +160,23 @@ class Ledger:
         with self._store.reader() as connection:
             rows = connection.execute(select(calls).order_by(calls.c.opened_at.desc()).limit(limit))
             return [Call(**row) for row in rows.mappings()]
+
+    def each(self, since: float = 0.0, until: float = math.inf) -> Iterator[Call]:
+        """Every call opened from ``since`` on and before ``until``, oldest first. A page at a time, so that memory is
+        bounded and nobody who writes has to wait."""
+        at, id = since, ""
+        while True:
+            behind = (calls.c.opened_at > at) | (calls.c.id > id)
+            wanted = select(calls).where(calls.c.opened_at >= at, behind)
+            if until < math.inf:
+                wanted = wanted.where(calls.c.opened_at < until)
+            with self._store.reader() as connection:
+                page = connection.execute(wanted.order_by(calls.c.opened_at, calls.c.id).limit(_PAGE)).all()
+            for row in page:
+                yield Call(*row)
+            if len(page) < _PAGE:
+                return
+            at, id = page[-1].opened_at, page[-1].id
 
     def totals(self) -> dict[str, int]:
         """How many calls ended in each outcome; an open one counts as ``open``."""

@@ -19,7 +19,7 @@ _MOMENT = 1.0  # seconds
 class Ticket:
     """A call's place at an engine: waiting for its turn, holding a slot (or several, or none), or done."""
 
-    __slots__ = ("arrived", "call_id", "caller", "found", "kind", "place", "seat", "turn", "waited", "width")
+    __slots__ = ("arrived", "call_id", "caller", "found", "held", "kind", "place", "seat", "turn", "waited", "width")
 
     def __init__(self, call_id: str, caller: Caller, kind: Kind, width: int, seat: Seat):
         self.call_id, self.caller, self.kind, self.width, self.seat = call_id, caller, kind, width, seat
@@ -28,6 +28,7 @@ class Ticket:
         self.place = 0  # in the line, when it came; 0: it did not have to wait
         self.found = ""  # what the engine was doing when it came
         self.waited = 0.0  # seconds
+        self.held = 0.0  # seconds for which it had its slots, once it has given them back
 
     @property
     def engine(self) -> Engine:
@@ -114,7 +115,8 @@ class Seat:
         if ticket in self.holding:
             self.holding.discard(ticket)
             self.used_at = time.monotonic()
-            self.mean_seconds += 0.1 * (self.used_at - ticket.arrived - ticket.waited - self.mean_seconds)
+            ticket.held = self.used_at - ticket.arrived - ticket.waited
+            self.mean_seconds += 0.1 * (ticket.held - self.mean_seconds)
         self.serve()
         if not self.holding:
             self.freed.set()

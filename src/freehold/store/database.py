@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 from freehold.errors import StoreFailed
 from freehold.store import tables, traffic
 
-LATEST = "0002_left_the_house"
+LATEST = "0003_engine_time"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 

@@ -33,6 +33,8 @@ calls = Table(
     Column("first_token_ms", Float),
     Column("total_ms", Float),
     Column("left_the_house", Boolean, nullable=False, default=False, server_default=false()),
+    Column("waited_ms", Float),  # in line for an engine; null where it did not come to its turn
+    Column("engine_ms", Float),  # for which it held its slot at an engine; null where nobody knows
     Index("calls_by_time", "opened_at"),
 )
 

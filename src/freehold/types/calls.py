@@ -83,7 +83,8 @@ class Usage(Struct, frozen=True):
 
 
 class Settlement(Struct, frozen=True):
-    """How one call ended: the second half of its ledger entry."""
+    """How one call ended: the second half of its ledger entry. ``waited_ms`` is its time in line for an engine, None
+    where it did not come to its turn, and ``engine_ms`` the time for which it held its slot there."""
 
     outcome: Outcome
     status: int
@@ -94,10 +95,12 @@ class Settlement(Struct, frozen=True):
     first_token_ms: float | None = None
     total_ms: float = 0.0
     left_the_house: bool = False
+    waited_ms: float | None = None
+    engine_ms: float | None = None
 
 
 class Call(Struct, frozen=True):
-    """One entry of the ledger. It holds no text of the prompt or of the answer."""
+    """One entry of the ledger, in the order of its columns. It holds no text of the prompt or of the answer."""
 
     id: str
     opened_at: float
@@ -114,6 +117,8 @@ class Call(Struct, frozen=True):
     first_token_ms: float | None
     total_ms: float | None
     left_the_house: bool
+    waited_ms: float | None = None
+    engine_ms: float | None = None
 
 
 class Event(Struct, frozen=True):
