@@ -24,6 +24,10 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 
+ASSUMED = {  # of [cost], where nothing is set; money is in US dollars. docs/concepts/cost.md says where each is from
+    "machine_per_hour": 0.16, "watts_idle": 60.0, "watts_busy": 150.0, "energy_per_kwh": 0.20, "hours_per_day": 24.0,
+}  # fmt: skip
+
 
 class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the gateway listens.
@@ -201,6 +205,55 @@ class TrustSettings(Struct, frozen=True, forbid_unknown_fields=True):
     signers: dict[str, str] = {}  # a table: in the file alone
 
 
+Money = Annotated[float, Meta(ge=0, le=1e9)]
+Watts = Annotated[float, Meta(ge=0, le=1e6)]
+
+
+class PriceSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """A table ``[cost.prices."MODEL"]``: what somebody else charges for a model's tokens, in ``cost.currency`` for a
+    million of them. It wins over the price list."""
+
+    input: Annotated[Money, Meta(description="a million prompt tokens")]
+    output: Annotated[Money, Meta(description="a million answer tokens")]
+    cached: Annotated[
+        Money | None, Meta(description="a million prompt tokens that the provider had in its cache; null: as `input`")
+    ] = None
+
+
+class CostSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What owning the machine costs, and renting; see docs/concepts/cost.md. What is null is assumed, and every figure
+    that rests on it says so."""
+
+    currency: Annotated[
+        str, Meta(pattern="^[A-Z]{3}$", description="in which money is shown: the three letters of ISO 4217")
+    ] = "USD"
+    usd_rate: Annotated[
+        Annotated[float, Meta(gt=0, le=1e6)] | None,
+        Meta(description="what one US dollar costs in `currency`; needed where that is not USD, in which the list is"),
+    ] = None
+    machine_per_hour: Annotated[
+        Money | None,
+        Meta(description="what the machine costs an hour, written off and housed, without its energy; null: 0.16 USD"),
+    ] = None
+    watts_idle: Annotated[Watts | None, Meta(description="what it draws while it answers nothing; null: 60")] = None
+    watts_busy: Annotated[Watts | None, Meta(description="what it draws while it answers; null: 150")] = None
+    energy_per_kwh: Annotated[Money | None, Meta(description="what a kilowatt-hour costs; null: 0.20 USD")] = None
+    hours_per_day: Annotated[
+        Annotated[float, Meta(gt=0, le=24)] | None, Meta(description="hours a day that the machine is on; null: 24")
+    ] = None
+    prices: dict[str, PriceSettings] = {}  # tables: in the file alone
+
+    def __post_init__(self) -> None:
+        if self.currency != "USD" and self.usd_rate is None:
+            raise ValueError(f"cost.usd_rate must say what one US dollar is in {self.currency}, the cost.currency")
+        if self.currency == "USD" and self.usd_rate not in (None, 1):
+            raise ValueError("cost.usd_rate is for another cost.currency than USD")
+        idle = ASSUMED["watts_idle"] if self.watts_idle is None else self.watts_idle
+        busy = ASSUMED["watts_busy"] if self.watts_busy is None else self.watts_busy
+        if idle > busy:
+            raise ValueError(f"cost.watts_idle is {idle:g}, more than cost.watts_busy, which is {busy:g}")
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set."""
 
@@ -212,6 +265,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     pool: PoolSettings = PoolSettings()
     callers: CallerSettings = CallerSettings()
     trust: TrustSettings = TrustSettings()
+    cost: CostSettings = CostSettings()
     models: dict[str, ModelSettings] = {}
     upstreams: dict[str, UpstreamSettings] = {}
     upstream_hosts: Annotated[

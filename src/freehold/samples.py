@@ -26,6 +26,7 @@ from freehold.store import Store, cause
 from freehold.store.traffic import imports, samples, skips
 from freehold.types import Import, Outline, Sample, Split, Task, Unusable
 
+ORDER_ONLY = 1e8  # an ``at`` below it (1973) is a place in an order, and no time of this world
 _PAGE = 500  # rows at once, so that memory stays bounded
 _COMPLETED = ("content", "answer", "has_expected", "incumbent")
 _OUTLINE = ("id", "at", "group", "split", "prompt", "answer", "has_expected", "incumbent")

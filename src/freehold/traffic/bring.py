@@ -22,9 +22,9 @@ from freehold.errors import BadTraffic, StoreFailed
 from freehold.ledger import new_id
 from freehold.names import shown
 from freehold.said import Unfit
-from freehold.samples import Placed, Samples
+from freehold.samples import ORDER_ONLY, Placed, Samples
 from freehold.traffic import batch, formats
-from freehold.traffic.line import ORDER_ONLY, Format, Given, read, texts
+from freehold.traffic.line import Format, Given, read, texts
 from freehold.traffic.lines import Piece, Source
 from freehold.traffic.watch import Look, Watch
 from freehold.types import Answer, Import, Progress, Sample, Task, Unusable

@@ -18,9 +18,9 @@ from msgspec import Struct
 
 from freehold.names import shown
 from freehold.said import Unfit
+from freehold.samples import ORDER_ONLY
 from freehold.types import Answer, Sample, Task
 
-ORDER_ONLY = 1e8  # an ``at`` below it (1973) is a place in an order, and no time of this world
 MAX_NAME = 512  # characters of an id, a group, a model's or a caller's name
 MAX_DEPTH = 128  # objects and lists within each other
 _MILLISECONDS = 1e11  # seconds would be in the year 5138

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
-from freehold.samples import Samples
-from freehold.traffic.line import ORDER_ONLY
+from freehold.samples import ORDER_ONLY, Samples
 from freehold.types import Import, Outline, Replayed, Split, Task, Unusable
 
 PSI = (0.05, 0.15, 0.25)  # shares of calls on which two models differ: few, some, many
