@@ -199,10 +199,5 @@ def _csv(verdicts: list[Verdict]) -> str:
         own |= {"outcome": verdict.outcome.value}
         if verdict.estimate:
             own |= msgspec.structs.asdict(verdict.estimate)
-        writer.writerow([_safe(own.get(name)) for name in head])
+        writer.writerow([local.cell(own.get(name)) for name in head])
     return stream.getvalue()
-
-
-def _safe(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value

@@ -1,4 +1,6 @@
-"""What was called, newest first: who, which model, how many tokens, how long, and how it ended. No text is kept."""
+"""What was called, newest first: who, which model, how many tokens, how long, and how it ended. No text is kept.
+
+With --by: how many calls, tokens and how much money in all, for each key, model or day (see 'freehold cost')."""
 
 from __future__ import annotations
 
@@ -6,17 +8,25 @@ import argparse
 
 import msgspec
 
-from freehold.cli import local
+from freehold import cost
+from freehold.cli import local, spending
+from freehold.errors import CannotDo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``freehold ledger``."""
     parser.add_argument("--limit", type=int, default=50, help="how many calls (default 50)")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--by", choices=cost.BY, help="sums with what they cost, a line for each")
+    spending.add_time(parser)
+    spending.add_form(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the calls."""
+    """Print the calls, or their sums."""
+    if arguments.by:
+        return spending.show(arguments)
+    if arguments.since or arguments.until or arguments.csv:
+        raise CannotDo("--since, --until and --csv go with --by.", hint="'freehold cost --by call --csv' lists calls.")
     with local.opened(arguments) as parts:
         calls = parts.ledger.calls(max(0, min(arguments.limit, 10**9)))
     if arguments.json:

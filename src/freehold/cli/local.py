@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,11 +136,24 @@ def plain(text: str) -> str:
     return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
 
 
+def cell(value: object) -> object:
+    """A cell of a CSV file that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value
+
+
 def table(rows: list[tuple[str, ...]], head: tuple[str, ...]) -> None:
     """Columns as wide as they need to be."""
     widths = [max(len(plain(cell)) for cell in column) for column in zip(head, *rows, strict=True)]
     for row in (head, *rows):
         print("  ".join(plain(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def date(text: str) -> float:
+    """A day or a time that a flag gives, in this machine's zone if it names none. Raises CannotDo."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise CannotDo(f"{text!r} is no date.", hint="Write it like 2026-05-03.") from None
 
 
 def when(at: float | None) -> str:

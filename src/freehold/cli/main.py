@@ -23,6 +23,7 @@ VERBS = {
     "tasks": "the jobs that an application gives to a model: add, list, show, remove",
     "replay": "what a candidate makes of a task's recorded calls, through the running server",
     "certify": "the verdict: is a candidate good enough, on the task's own later calls",
+    "cost": "what calls cost on this machine, beside what somebody else charges for them",
     "keys": "make, list and revoke the keys of callers",
     "ledger": "what was called, by whom, and what came of it",
     "audit": "the chain of acts: list it, and verify that none was changed",

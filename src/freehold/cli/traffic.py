@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ from freehold.app import Parts
 from freehold.chart import terminal, words
 from freehold.cli import local
 from freehold.errors import BadTraffic, CannotDo
+from freehold.samples import ORDER_ONLY
 from freehold.traffic import export, formats, inspectlog, portrait, promptfoo
 from freehold.traffic.exchange import Row
-from freehold.traffic.line import ORDER_ONLY
 from freehold.types import Replayed, Sample, Split, Task
 
 _LARGE = 4 << 20  # bytes of a file from which a second process is worth its start
@@ -367,11 +366,8 @@ def _erased(parts: Parts, task: str, caller: str | None, before: float | None) -
 
 
 def _date(text: str) -> float:
-    """A date or time in this machine's zone, where it names none."""
-    try:
-        at = datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError):
-        raise CannotDo(f"{text!r} is no date.", hint="Write it like 2026-05-03.") from None
+    """A time after which there can have been calls. Raises CannotDo."""
+    at = local.date(text)
     if at < ORDER_ONLY:
         raise CannotDo(f"{text!r} is before there were such calls.", hint="Write it like 2026-05-03.")
     return at
