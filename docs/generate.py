@@ -51,6 +51,21 @@ slots = 2
 kv_type = "q8_0"
 ```
 """
+COST = """
+## Prices of your own
+
+What somebody else charges for a model's tokens, each model in a table of its own, in the file alone; they win over the
+price list. See [the guide](../guides/cost.md).
+
+```toml
+[cost.prices."gpt-4o-mini"]
+input = 0.15
+output = 0.60
+cached = 0.075
+```
+
+| setting of `[cost.prices."MODEL"]` | default | meaning, in `cost.currency` |
+| --- | --- | --- |"""
 UPSTREAMS = """
 ## For one upstream
 
@@ -132,13 +147,14 @@ def settings() -> str:
         meaning = (annotation.extra_json_schema or {}).get("description", "")
         shown = msgspec.json.encode(value).decode()
         lines.append(f"| `{name}` | `FREEHOLD_{name.replace('.', '_').upper()}` | `{shown}` | {meaning} |")
-    return "\n".join([*lines, MODELS + UPSTREAMS, *_upstream(), ""])
+    upstream, price = _table(config.UpstreamSettings), _table(config.PriceSettings)
+    return "\n".join([*lines, MODELS + UPSTREAMS, *upstream, COST, *price, ""])
 
 
-def _upstream() -> list[str]:
-    """The settings of one upstream."""
+def _table(settings: type) -> list[str]:
+    """The settings of a table that has a name of the user's."""
     lines = []
-    for field in msgspec.structs.fields(config.UpstreamSettings):
+    for field in msgspec.structs.fields(settings):
         meaning = (msgspec.inspect.type_info(field.type).extra_json_schema or {}).get("description", "")
         default = {} if field.default_factory is dict else field.default
         shown = "needed" if field.required else f"`{msgspec.json.encode(default).decode()}`"

@@ -195,6 +195,29 @@ def test_that_a_call_leaves_the_house_is_known_before_it_does(ledger, path):
     assert ledger.left_the_house() == 3  # the one that was not sent said that it would be, and was not settled
 
 
+def test_every_call_comes_once_and_in_order(ledger, path, monkeypatch):
+    """A page at a time, calls of one moment too, and within a time: from its beginning on, and before its end."""
+    monkeypatch.setattr("freehold.ledger._PAGE", 3)
+
+    async def scenario():
+        ledger.start()
+        for number in range(10):
+            entry = ledger.open(f"req_{number}", BOB, Kind.CHAT)
+            entry._opened_at = float(number // 4)  # 0 0 0 0 1 1 1 1 2 2
+            entry.settle(answered(waited_ms=number + 0.5, engine_ms=2.0 * number))
+            await entry.on_disk()
+        await ledger.stop()
+
+    asyncio.run(scenario())
+    every = list(ledger.each())
+    assert [call.id for call in every] == [f"req_{number}" for number in range(10)]
+    assert [(call.waited_ms, call.engine_ms) for call in every] == [(n + 0.5, 2.0 * n) for n in range(10)]
+    assert sorted(every, key=lambda call: call.id) == sorted(ledger.calls(), key=lambda call: call.id)
+    assert [call.id for call in ledger.each(1.0, 2.0)] == ["req_4", "req_5", "req_6", "req_7"]
+    assert (ledger.count(), ledger.count(1.0), ledger.count(1.0, 2.0)) == (10, 6, 4)
+    assert list(ledger.each(3.0)) == [] and len(list(ledger.each(until=3.0))) == 10
+
+
 def test_calls_refused_while_the_disk_is_full_leave_nothing(ledger, path):
     """Many at once, again and again: none of them is a call, and none comes back as one."""
 

@@ -73,6 +73,24 @@ def test_a_caller_is_told_its_place_and_can_look_it_up(single):
     assert "x-freehold-queue" not in ask(single, CHAT, chat({"tokens": 1}))[1]
 
 
+def test_the_ledger_tells_waiting_from_working(single):
+    """A call that waits for another's slot: its wait and its work are kept apart, and together are no more than all of
+    its time. One that never reached an engine worked for none."""
+    with holding(single):
+        thread, answers = in_background(single, CHAT, chat({"tokens": 4, "each_ms": 50}))
+        until(lambda: queue(single)["waiting"])
+        time.sleep(0.3)
+    thread.join()
+    assert ask(single, CHAT, chat("x", model="nobody"))[0] == 404
+    lost, waited, first = single.calls(3)
+    said = answers[0][1]["x-freehold-queue"]
+    assert f"waited_ms={waited['waited_ms']:.0f}," in said and waited["waited_ms"] >= 300
+    assert waited["engine_ms"] >= 150
+    assert waited["waited_ms"] + waited["engine_ms"] <= waited["total_ms"] + 1
+    assert first["waited_ms"] == 0 and 300 <= first["engine_ms"] <= first["total_ms"] + 1
+    assert (lost["waited_ms"], lost["engine_ms"]) == (None, 0)
+
+
 def test_a_member_sees_its_own_calls_and_how_many_others_there_are(single):
     """Whose they are is the operators' business."""
     mel = key_for(single, "mel")

@@ -178,6 +178,14 @@ class Ledger:
                 return
             at, id = page[-1].opened_at, page[-1].id
 
+    def count(self, since: float = 0.0, until: float = math.inf) -> int:
+        """How many calls `each` would give."""
+        wanted = select(func.count()).select_from(calls).where(calls.c.opened_at >= since)
+        if until < math.inf:
+            wanted = wanted.where(calls.c.opened_at < until)
+        with self._store.reader() as connection:
+            return connection.execute(wanted).scalar_one()
+
     def totals(self) -> dict[str, int]:
         """How many calls ended in each outcome; an open one counts as ``open``."""
         with self._store.reader() as connection:

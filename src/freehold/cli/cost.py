@@ -118,15 +118,14 @@ def _facts(costs: Costs) -> list[tuple[str, str]]:
     failed = f", {costs.failed:,} more were not answered and are left out" if costs.failed else ""
     tokens = f"{costs.prompt_tokens:,} prompt ({costs.cached_tokens:,} cached), {costs.completion_tokens:,} answer"
     theirs = f"; the incumbent's answers have about {costs.rented_completion:,.0f}"
-    each = costs.owned_per_call
     return [
         ("calls", f"{costs.calls:,}{failed}"),
         ("tokens", tokens + theirs),
         ("busy", _seconds(costs)),
         ("rented", _for_thousand(costs.rented_per_call, costs.currency)),
         ("price", cost.described(costs.price) if costs.price else ""),
-        ("owned", _for_thousand(each, costs.currency) + (", while it answers" if each.value is not None else "")),
-        ("idle", f"{spending.figure(costs.fixed_per_day, costs.currency)} a day on which nobody calls"),
+        ("owned", _for_thousand(costs.owned_per_call, costs.currency, ", while it answers")),
+        ("idle", spending.figure(costs.fixed_per_day, costs.currency, " for a day on which nobody calls")),
         ("break-even", _point(costs)),
         ("capacity", _count(costs.capacity_calls_per_day, "calls a day")),
         ("a day", _day(costs)),
@@ -140,10 +139,11 @@ def _seconds(costs: Costs) -> str:
     return f"{busy.value:,.1f} s, {busy.value / costs.calls:.3g} s a call  [{busy.basis}: {busy.source}]"
 
 
-def _for_thousand(figure: Figure, currency: str) -> str:
+def _for_thousand(figure: Figure, currency: str, when: str = "") -> str:
     if figure.value is None:
         return f"not known: {figure.source}"
-    return f"{cost.money(figure.value * _THOUSAND, currency)} for 1,000 calls  [{figure.basis}: {figure.source}]"
+    said = f"{cost.money(figure.value * _THOUSAND, currency)} for 1,000 calls{when}"
+    return f"{said}  [{figure.basis}: {figure.source}]"
 
 
 def _count(figure: Figure, what: str) -> str:

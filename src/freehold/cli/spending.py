@@ -20,8 +20,9 @@ from freehold.chart.words import amount
 from freehold.cli import local
 from freehold.engine import upstream
 from freehold.errors import CannotDo
+from freehold.ledger import Ledger
 from freehold.prices import PriceList
-from freehold.types import CallCost, Figure, Rates, Spending, Spent
+from freehold.types import Call, CallCost, Figure, Rates, Spending, Spent
 
 if TYPE_CHECKING:
     from freehold.app import Parts
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 BY = (*cost.BY, "call")
 _LATEST = 50  # calls in a table
 _MOST_BARS = 20
+_LOOK = 1_000  # calls between two looks at the clock
 _HEAD = ("CALLS", "HERE", "LEFT", "PROMPT", "CACHED", "ANSWER", "BUSY", "MACHINE", "ENERGY", "PAID", "SPARED")
 _CALL = ("ID", "TIME", "CALLER", "MODEL", "OUTCOME", "LEFT", "PROMPT", "CACHED", "ANSWER", "BUSY", "OWNED", "RENTED")
 _RATES = ("machine_per_hour", "watts_idle", "watts_busy", "energy_per_kwh", "hours_per_day")
@@ -53,15 +55,26 @@ def show(arguments: argparse.Namespace) -> int:
     ended = local.date(arguments.until) if arguments.until else None
     if began is not None and ended is not None and began >= ended:
         raise CannotDo("--until is not after --since.", hint="Give a later one.")
+    since, until = began or 0.0, math.inf if ended is None else ended
     with local.opened(arguments) as parts:
         told = _teller(arguments)
         spending = cost.spending(
-            parts.ledger.each(began or 0.0, math.inf if ended is None else ended), _named(parts),
-            cost.rates(parts.settings.cost), by="key" if arguments.by in (None, "call") else arguments.by, began=began,
+            _watched(parts.ledger, since, until), _named(parts), cost.rates(parts.settings.cost),
+            by="key" if arguments.by in (None, "call") else arguments.by, began=began,
             ended=time.time() if ended is None else min(ended, time.time()), tell=told,
         )  # fmt: skip
     told.end(spending)
     return 0
+
+
+def _watched(ledger: Ledger, since: float, until: float) -> Iterator[Call]:
+    """The calls of a time, with a bar where there are many."""
+    bar, total = local.Progress(), ledger.count(since, until)
+    for done, call in enumerate(ledger.each(since, until), start=1):
+        yield call
+        if not done % _LOOK:
+            bar("worked out", min(done, total), total)
+    bar.end()
 
 
 def _named(parts: Parts) -> cost.Named:
@@ -188,8 +201,8 @@ def _spent(spending: Spending) -> Iterator[tuple[str, str]]:
     when = f"{local.when(spending.began)} to {local.when(spending.ended)}"
     share = spending.busy_seconds / spending.on_seconds if spending.on_seconds else 0.0
     yield "time", f"{when}; on for {_hours(spending.on_seconds)}, busy {_hours(spending.busy_seconds)} ({share:.2%})"
-    yield "machine", f"{figure(spending.machine, currency)}, while it answered"
-    yield "energy", f"{figure(spending.energy, currency)}, while it answered"
+    yield "machine", f"{figure(spending.machine, currency, ', while it answered')}"
+    yield "energy", f"{figure(spending.energy, currency, ', while it answered')}"
     idle = spending.idle_machine.value + spending.idle_energy.value
     yield (
         "idle",
@@ -219,9 +232,9 @@ def _call_row(call: CallCost) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def figure(found: Figure, currency: str) -> str:
-    """An amount with how it is known."""
-    return f"{cost.money(found.value, currency)}  [{found.basis}: {found.source}]"
+def figure(found: Figure, currency: str, for_what: str = "") -> str:
+    """An amount with what it is for and how it is known."""
+    return f"{cost.money(found.value, currency)}{for_what}  [{found.basis}: {found.source}]"
 
 
 def assumed(rates: Rates) -> list[str]:

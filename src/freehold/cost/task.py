@@ -145,7 +145,7 @@ def sentence(costs: Costs) -> str:
     if costs.owned_per_call.value is None:
         return f"{rent}. What owning costs is not known: {costs.owned_per_call.source}."
     if point.value is None:
-        return f"{rent}. Owning is never cheaper: {point.source}."
+        return f"{rent}. Owning is {point.source}."
     if capacity.value is not None and point.value > capacity.value:
         full = day(costs.rates, capacity.value, HOUR * costs.rates.hours_per_day.value / capacity.value)
         return (
@@ -254,7 +254,9 @@ def _point(own: _Own, rent: _Rent) -> Figure:
         return Figure(None, Basis.ESTIMATE, own.marginal.source)
     point = break_even(own.fixed.value, rent.per_call.value, own.marginal.value)
     if point is None:
-        return Figure(None, Basis.ESTIMATE, "never: the energy alone of a call costs as much as renting it, or more")
+        return Figure(
+            None, Basis.ESTIMATE, "never cheaper: the energy alone of a call costs as much as renting it, or more"
+        )
     within = own.capacity.value is None or point <= own.capacity.value
     return _estimate(
         point, "fixed cost of a day / (rented - marginal cost of a call)" + ("" if within else "; beyond the capacity")
