@@ -47,7 +47,7 @@ from freehold.samples import Samples
 from freehold.store import TRAFFIC, Store
 from freehold.task import Tasks
 from freehold.traffic.capture import Capture
-from freehold.types import Comparison, EngineState, Layer, Manifest, Progress, Role, Score, Task
+from freehold.types import Candidate, Comparison, Costs, EngineState, Layer, Manifest, Progress, Role, Score, Task
 from freehold.vault import SERVED, Vault
 
 if TYPE_CHECKING:
@@ -131,6 +131,18 @@ class Parts(Struct):
         with self.scorer(task) as scorer:
             judge, digest = (None, scorer.digest) if not scorer.asks else self._judge(scorer, progress)
             yield certify.Bench(self.samples, self.results, self.ledger, scorer, digest, judge, progress)
+
+    def costs(self, task: Task, candidate: Candidate | None, calls_per_day: float | None = None) -> Costs:
+        """What the task costs, owned by what a candidate made of its recorded calls and rented from the incumbent;
+        where there is no candidate, rented alone."""
+        from freehold import cost, prices
+
+        listed, rates = prices.PriceList(self.settings.cost), cost.rates(self.settings.cost)
+        if candidate is None:
+            return cost.of_recorded(self.samples, listed, rates, task, calls_per_day=calls_per_day)
+        return cost.of_candidate(
+            self.samples, self.results, listed, rates, task, candidate, calls_per_day=calls_per_day
+        )
 
     def _judge(
         self, scorer: Judge, progress: Progress

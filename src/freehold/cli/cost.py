@@ -18,7 +18,6 @@ from freehold.chart import terminal
 from freehold.chart.words import amount
 from freehold.cli import local, spending
 from freehold.errors import CannotDo
-from freehold.prices import PriceList
 from freehold.types import Candidate, Costs, Figure, Task
 
 if TYPE_CHECKING:
@@ -80,18 +79,11 @@ def _calls(text: str) -> float:
 
 
 def _of_task(parts: Parts, task: Task, arguments: argparse.Namespace) -> list[Costs]:
-    rates, listed = cost.rates(parts.settings.cost), PriceList(parts.settings.cost)
-    often = arguments.calls_per_day
     candidates = [local.candidate(parts, task, name) for name in dict.fromkeys(arguments.candidate)]
     for candidate in candidates:
         _check_owned(candidate)
     candidates = candidates or [one for one in parts.results.candidates(task.name) if one.digest]
-    if not candidates:
-        return [cost.of_recorded(parts.samples, listed, rates, task, calls_per_day=often)]
-    return [
-        cost.of_candidate(parts.samples, parts.results, listed, rates, task, candidate, calls_per_day=often)
-        for candidate in candidates
-    ]
+    return [parts.costs(task, candidate, arguments.calls_per_day) for candidate in candidates or [None]]
 
 
 def _check_owned(candidate: Candidate) -> None:
