@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH ?= torch==2.13.0
 
-.PHONY: up install install-test test bench bench-scan bench-traffic bench-verdict bench-sensitive interop soak fuzz lint lock docs clean
+.PHONY: up install install-tune install-test demo test bench bench-scan bench-traffic bench-verdict bench-sensitive interop soak fuzz lint lock docs clean
 
 up: install            ## set up, then serve in the foreground
 	@exec $(BIN)/freehold up
 
 install: .venv/.installed  ## set up alone
+
+install-tune: .venv/.installed-tune  ## set up for tuning too: torch and its like, some 800 MB
 
 install-test: .venv/.installed-test
 
@@ -53,6 +56,10 @@ lock:                  ## renew the locks (needs uv on the PATH; the only target
 	  --upgrade requirements/build.in pyproject.toml --extra hub --extra inspect -o requirements/run.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --upgrade requirements/build.in pyproject.toml --extra hub --extra inspect --extra test -c requirements/run.lock -o requirements/test.lock
+	echo "torch; python_version < '3'" > requirements/.torch  # which build fits depends on the machine: it has no hash here
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --upgrade pyproject.toml --extra tune --override requirements/.torch -c requirements/test.lock -o requirements/tune.lock
+	rm requirements/.torch
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
@@ -67,6 +74,11 @@ clean:
 	$(PIP) install --quiet --no-deps --no-build-isolation --no-index --editable .
 	@touch $@
 
-.venv/.installed-test: requirements/test.lock .venv/.installed
+.venv/.installed-tune: requirements/tune.lock .venv/.installed
+	$(PIP) install --quiet $(TORCH)
+	$(PIP) install --quiet --require-hashes --no-deps -r requirements/tune.lock
+	@touch $@
+
+.venv/.installed-test: requirements/test.lock .venv/.installed-tune
 	$(PIP) install --quiet --require-hashes --no-deps -r requirements/test.lock
 	@touch $@

@@ -27,7 +27,7 @@ TOPICS = tuple(WORDS["topics"]["en"])
 FIELDS = ("name", "item", "quantity", "order", "topic", "urgent")
 INCUMBENT = "incumbent-large"
 START, DAYS = datetime(2026, 3, 2, 7, tzinfo=UTC), 56
-LARGEST = 25  # calls of one customer
+LARGEST, MEAN = 25, 6.0  # calls of one customer: the most, and about how many on average
 LATE = 0.77  # customers who begin after this share of all calls are newcomers, and may be given what is held out
 
 SYSTEM = f"""Read the support ticket into JSON with these keys:
@@ -91,13 +91,13 @@ class Call:
     rerun: str | None
 
 
-def customers(rng: random.Random, calls: int) -> list[Customer]:
+def customers(rng: random.Random, calls: int, mean: float) -> list[Customer]:
     """As many customers as it takes for this many calls, of very unequal sizes, in the order in which they come."""
     companies = [f"{place} {trade}" for place in WORDS["companies"]["place"] for trade in WORDS["companies"]["trade"]]
     rng.shuffle(companies)
     found = []
     while calls > 0:
-        size = min(calls, LARGEST, 1 + int(rng.expovariate(1 / 6)))
+        size = min(calls, LARGEST, 1 + int(rng.expovariate(1 / mean)))
         company = companies[len(found) % len(companies)] + " II" * (len(found) // len(companies))
         language = "de" if rng.random() < 0.15 else "en"
         found.append(Customer(company, size, language, careless=rng.choice((0, 0, 0.1, 0.5))))
@@ -165,10 +165,10 @@ def write(rng: random.Random, customer: Customer, template: dict, said: dict) ->
     if quantity and 1 < quantity <= len(spelt) and rng.random() < 0.3:
         quantity, hard = spelt[quantity - 1], hard + 1
     item = said["item"]
-    if rng.random() < customer.careless:
-        item, hard = mistype(rng, item), hard + 1
     plural = item if quantity == 1 else item + "s"
     problem = rng.choice(WORDS["topics"][language][said["topic"]])
+    if rng.random() < customer.careless:
+        problem, hard = mistype(rng, problem), hard + 1
     email = f"{customer.group}@example.org"
     slots = said | {
         "item": item,
@@ -241,10 +241,10 @@ def dumps(value: dict) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def calls(count: int, seed: int) -> list[Call]:
+def calls(count: int, seed: int, mean: float = MEAN) -> list[Call]:
     """The recorded calls, in the order of their times."""
     rng = random.Random(seed)
-    entries = diary(rng, customers(rng, count))
+    entries = diary(rng, customers(rng, count, mean))
     settle(rng, entries)
     return [record(rng, at, customer) for at, customer in entries]
 
@@ -286,14 +286,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make synthetic traffic: support tickets to be read into JSON.")
     parser.add_argument("--calls", type=int, default=600, help="how many calls (default 600)")
     parser.add_argument("--seed", type=int, default=7, help="one seed, one file (default 7)")
+    parser.add_argument(
+        "--mean", type=float, default=MEAN, help="calls of a customer, about, on average: fewer make more groups"
+    )
     parser.add_argument("--plain", action="store_true", help="requests without a JSON schema")
     parser.add_argument("-o", "--output", help="where to write (default: standard output)")
     words = parser.parse_args()
-    if words.calls < 1:
-        parser.error("--calls must be 1 or more")
+    if words.calls < 1 or not 0 < words.mean < 1e6:
+        parser.error("--calls must be 1 or more, and --mean above 0")
     text = "".join(
         dumps(line(number, call, schema=not words.plain)) + "\n"
-        for number, call in enumerate(calls(words.calls, words.seed), 1)
+        for number, call in enumerate(calls(words.calls, words.seed, words.mean), 1)
     )
     if words.output:
         Path(words.output).write_text(text, encoding="utf-8")

@@ -54,6 +54,7 @@ class Home:
         self.downloads = folder / "downloads"
         self.wheels = folder / "wheels"
         self.proofs = folder / "proofs"
+        self.tuning = folder / "tuning"
         self.signing_key = folder / "signing-key.pem"
         self._announcement = folder / "running.json"
 

@@ -31,6 +31,7 @@ _SPDX = "https://spdx.org/licenses/{}.html"
 _CREDIT = "Name the authors and the licence, link to it, and say what you changed."
 _SHARE = "What you make from it and share goes under the same licence."
 _NO_TRADE = "Do not use it for anything aimed mainly at commercial advantage or money."
+NO_CHANGES = "Do not share what you change."
 _KEEP = "Keep the copyright notice and the licence text with every copy."
 _RESEARCH = "Use it for research or evaluation only; ask the publisher before any commercial use."
 _ADOPT = (
@@ -127,10 +128,10 @@ KNOWN: dict[str, Known] = dict(
         _spdx("CC0-1.0", "Creative Commons Zero 1.0", also=("cc0", "creativecommons.org/publicdomain/zero/1.0")),
         _cc("by", kind=_OPEN),
         _cc("by-sa", _SHARE),
-        _cc("by-nd", "Do not share what you change.", kind=_SOURCE),
+        _cc("by-nd", NO_CHANGES, kind=_SOURCE),
         _cc("by-nc", _NO_TRADE, kind=_NC),
         _cc("by-nc-sa", _NO_TRADE, _SHARE, kind=_NC),
-        _cc("by-nc-nd", _NO_TRADE, "Do not share what you change.", kind=_NC),
+        _cc("by-nc-nd", _NO_TRADE, NO_CHANGES, kind=_NC),
         _spdx("CC-BY-3.0", "Creative Commons BY 3.0", _CREDIT),
         _spdx("CC-BY-SA-3.0", "Creative Commons BY-SA 3.0", _CREDIT, _SHARE, same=True),
         _spdx("CC-BY-NC-3.0", "Creative Commons BY-NC 3.0", _CREDIT, _NO_TRADE, kind=_NC),
