@@ -25,7 +25,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 import freehold
-from freehold import intake, seal, sign
+from freehold import admit, disk, intake, runs, seal, sign
 from freehold.answer import House
 from freehold.api.admin import Admin
 from freehold.api.http import Server
@@ -47,12 +47,13 @@ from freehold.samples import Samples
 from freehold.store import TRAFFIC, Store
 from freehold.task import Tasks
 from freehold.traffic.capture import Capture
-from freehold.types import Candidate, Comparison, Costs, EngineState, Layer, Manifest, Progress, Role, Score, Task
+from freehold.types import Candidate, Comparison, Costs, EngineState, Layer, Manifest, Progress, Role, Score, Split, Task, TuningRun
 from freehold.vault import SERVED, Vault
 
 if TYPE_CHECKING:
     from freehold.certify import Bench
     from freehold.scorers import Judge, Scorer
+    from freehold.tune.train import Choices, Tell
 
 ENGINES = {"llamacpp": LlamaCpp, "fake": FakeEngine}
 _SPARE_FILES = 256  # descriptors kept free of client connections: the database, the engines, the log
@@ -72,6 +73,14 @@ class Host(Protocol):
 
     def stopping(self) -> None:
         """No new calls are taken; running ones finish."""
+
+
+class TuneOutcome(Struct, frozen=True):
+    """What came of tuning: the run's record, whether the gate let the adapter in, and why not if it did not."""
+
+    run: TuningRun
+    admitted: bool
+    reasons: str
 
 
 class Parts(Struct):
@@ -143,6 +152,46 @@ class Parts(Struct):
         return cost.of_candidate(
             self.samples, self.results, listed, rates, task, candidate, calls_per_day=calls_per_day
         )
+
+    def tune(
+        self, task: Task, base: str, name: str, choices: Choices, *, actor: str, resume: bool = False,
+        tell: Progress = lambda what, done, total: None, show: Tell = lambda stand, rate, left: None,
+        say: Callable[[str], None] = lambda sentence: None,
+    ) -> TuneOutcome:  # fmt: skip
+        """Train an adapter ``name`` on a task's tuning calls, under a seal, and bring it in through the gate.
+
+        The process is sealed from here on: what recorded calls say is read by libraries that reach no network.
+
+        Raises:
+            CannotDo: as `tune.tune`, and as the gate does.
+        """
+        from freehold import tune  # with torch, where it is installed
+
+        tune.need()
+        manifest = self.vault.get(base)
+        self.check(manifest, lambda done, total: tell("verifying", done, total))
+        record = self.vault.record(manifest)
+        files = {file.path: self.vault.blob(file.digest) for file in record.files}
+        said = seal.put_on(self.settings.seal, seal.gateway_plan())
+        if self.settings.seal == "required" and (lacking := seal.missing(said)):
+            raise SealMissing(f"The seal is required and this kernel lacks {'; '.join(lacking)}.")
+        with self.scorer(task) as scorer:
+            bench = tune.Bench(
+                self.home.tuning, self.settings.engine_for(base), self.settings.seal, self.settings.trust, scorer,
+                tell, show, say,
+            )  # fmt: skip
+            tuning = list(self.samples.of_split(task, Split.TUNING))
+            validation = list(self.samples.of_split(task, Split.VALIDATION))
+            found = tune.tune(
+                bench, task, tune.Base(manifest, record, files), name, tuning, validation, choices, resume=resume
+            )
+        outcome = self.intake(tell).add(intake.Wish(f"file:{found.file}", name, base=base), actor)
+        path = runs.keep(self.home.tuning, found.run, sign.SigningKey.load(self.home.signing_key))
+        detail = {"run": found.run.id, "adapter": found.run.adapter_digest, "base": found.run.base_digest}
+        detail |= {"data": found.run.data, "record": disk.hash_file(path), "admitted": outcome.manifest is not None}
+        self.ledger.record("tuning.done", name, actor=actor, detail=detail)
+        tune.forget(bench, found.run)
+        return TuneOutcome(found.run, outcome.manifest is not None, admit.reasons(outcome.record))
 
     def _judge(
         self, scorer: Judge, progress: Progress
