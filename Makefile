@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH ?= torch==2.13.0
+DEMO ?= .demo
 
-.PHONY: up install install-tune install-test demo test bench bench-scan bench-traffic bench-verdict bench-sensitive interop soak fuzz lint lock docs clean
+.PHONY: up install install-tune install-test demo test bench bench-scan bench-traffic bench-verdict bench-sensitive bench-tuning interop soak fuzz lint lock docs clean
 
 up: install            ## set up, then serve in the foreground
 	@exec $(BIN)/freehold up
@@ -14,6 +15,14 @@ install: .venv/.installed  ## set up alone
 install-tune: .venv/.installed-tune  ## set up for tuning too: torch and its like, some 800 MB
 
 install-test: .venv/.installed-test
+
+demo: install-tune     ## the whole move on a synthetic task: import, tune, certify, dossier; stops before promotion
+	$(BIN)/python examples/tickets/make.py --calls 1240 --seed 7 --mean 1.5 -o examples/tickets/traffic.jsonl
+	$(BIN)/freehold switch examples/tickets/switch.toml --home $(DEMO) --commands
+
+bench-tuning: install-test  ## training beside a bare peft loop; writes docs/reference/tuning.md
+	$(BIN)/python examples/tickets/make.py --calls 1240 --seed 7 --mean 1.5 -o examples/tickets/traffic.jsonl
+	$(BIN)/python benchmarks/tuning.py --model "$$($(BIN)/freehold models show smollm2-135m-instruct --file --home $(DEMO))" --traffic examples/tickets/traffic.jsonl
 
 test: install-test     ## set up with the test dependencies, then the whole suite
 	$(BIN)/python -m ruff check src tests docs benchmarks examples fuzz
