@@ -99,7 +99,7 @@ def customers(rng: random.Random, calls: int, mean: float) -> list[Customer]:
     while calls > 0:
         size = min(calls, LARGEST, 1 + int(rng.expovariate(1 / mean)))
         company = companies[len(found) % len(companies)] + " II" * (len(found) // len(companies))
-        language = "de" if rng.random() < 0.15 else "en"
+        language = "de" if rng.random() < 0.05 else "en"
         found.append(Customer(company, size, language, careless=rng.choice((0, 0, 0.1, 0.5))))
         calls -= size
     return found
