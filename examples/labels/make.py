@@ -30,6 +30,7 @@ START, DAYS = datetime(2026, 3, 2, 7, tzinfo=UTC), 42
 LARGEST = 15  # calls of one customer
 PER_CUSTOMER = 1.3  # calls of one customer, on average
 LATE = 0.62  # customers who begin after this share of all calls are newcomers, and may say what is under `late`
+LATE_SENTENCES = 1 / 3  # the share of a newcomer's messages that are among those
 SYSTEM = f"Sort the customer's message under one label. Answer with the label alone.\nLabels: {', '.join(LABELS)}"
 
 
@@ -46,11 +47,12 @@ class Customer:
 
 @dataclass(frozen=True)
 class Call:
-    """One recorded call, before it is written as a line."""
+    """One recorded call, before it is written as a line. ``late``: the sentence is one that only newcomers say."""
 
     at: datetime
     customer: Customer
     message: str
+    late: bool
     expected: str
     answer: str
     rerun: str | None
@@ -83,16 +85,14 @@ def diary(rng: random.Random, everybody: list[Customer]) -> list[tuple[datetime,
     return entries
 
 
-def write(rng: random.Random, customer: Customer, label: str) -> tuple[str, int]:
-    """The message, and how many things make it difficult."""
-    words = WORDS["labels"][label]
-    late = customer.newcomer and rng.random() < 1 / 3
-    core, hard = fill(rng, rng.choice(words["late" if late else "says"])), 2 * late
+def write(rng: random.Random, customer: Customer, label: str, *, late: bool) -> str:
+    """The message."""
+    core = fill(rng, rng.choice(WORDS["labels"][label]["late" if late else "says"]))
     if customer.careless:
-        core, hard = mistype(rng, core), hard + 1
+        core = mistype(rng, core)
     opener, closer = rng.choice(WORDS["openers"]), rng.choice(WORDS["closers"])
     aside = fill(rng, rng.choice(WORDS["asides"]))
-    return f"{opener}{begun(core, opener)}{rng.choice(('.', '.', '!', '...'))}{aside}{closer}", hard
+    return f"{opener}{begun(core, opener)}{rng.choice(('.', '.', '!', '...'))}{aside}{closer}"
 
 
 def fill(rng: random.Random, text: str) -> str:
@@ -129,10 +129,11 @@ def calls(count: int, seed: int, per_customer: float = PER_CUSTOMER) -> list[Cal
 def record(rng: random.Random, at: datetime, customer: Customer) -> Call:
     """One call. A third of them were asked a second time, and then the incumbent mostly says the same again."""
     label = rng.choice(customer.labels)
-    message, hard = write(rng, customer, label)
+    late = customer.newcomer and rng.random() < LATE_SENTENCES
+    message, hard = write(rng, customer, label, late=late), 2 * late + customer.careless
     answer, again = pretend(rng, label, hard), pretend(rng, label, hard)
     rerun = rng.choice((answer, again)) if rng.random() < 1 / 3 else None
-    return Call(at, customer, message, label, answer, rerun)
+    return Call(at, customer, message, late, label, answer, rerun)
 
 
 def line(number: int, call: Call) -> dict:
@@ -153,7 +154,7 @@ def line(number: int, call: Call) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make synthetic traffic: short messages to be sorted under labels.")
-    parser.add_argument("--calls", type=int, default=600, help="how many calls (default 600)")
+    parser.add_argument("--calls", type=int, default=1000, help="how many calls (default 1000)")
     parser.add_argument("--seed", type=int, default=7, help="one seed, one file (default 7)")
     parser.add_argument(
         "--per-customer", type=float, default=PER_CUSTOMER, help=f"calls of one on average (default {PER_CUSTOMER})"
