@@ -254,7 +254,7 @@ def test_sentences_of_labels_are_told_apart():
 
 @pytest.mark.parametrize("seed", [1, 7, 20])
 def test_labels_are_balanced_and_new_sentences_come_late(seed):
-    """Each label is tuned on about as often as the others; a quarter to two fifths of the calls that certify have
+    """Each label is tuned on about as often as the others; a fifth to a third of the calls that certify have
     sentences that no other split has; hardly a message comes twice, and no slot is left open."""
     found = labels.calls(1000, seed)
     splits = split_of("labels", found)
@@ -262,7 +262,7 @@ def test_labels_are_balanced_and_new_sentences_come_late(seed):
     fair = tuned.total() / len(labels.LABELS)
     assert len(tuned) == len(labels.LABELS) and 0.4 * fair < min(tuned.values()) <= max(tuned.values()) < 2 * fair
     certify = [call.late for call, split in zip(found, splits, strict=True) if split is Split.CERTIFICATION]
-    assert 0.25 < sum(certify) / len(certify) < 0.4 and sum(certify) == sum(call.late for call in found)
+    assert 0.2 < sum(certify) / len(certify) < 0.35 and sum(certify) == sum(call.late for call in found)
     assert len({call.message for call in found}) > 0.98 * len(found)
     assert not any("{" in call.message or "}" in call.message for call in found)
 
@@ -285,7 +285,7 @@ def test_the_size_of_customers_can_be_chosen(tmp_path):
     assert refused.returncode == 2 and "from 1 to 15" in refused.stderr
 
 
-SHARES = {"tickets": (0.975, 0.995), "labels": (0.92, 0.955), "invoices": (0.96, 0.98)}  # of tickets: of their fields
+SHARES = {"tickets": (0.975, 0.995), "labels": (0.925, 0.96), "invoices": (0.96, 0.98)}  # of tickets: of their fields
 
 
 @pytest.mark.parametrize("name", SHARES)

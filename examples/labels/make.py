@@ -30,7 +30,7 @@ START, DAYS = datetime(2026, 3, 2, 7, tzinfo=UTC), 42
 LARGEST = 15  # calls of one customer
 PER_CUSTOMER = 1.3  # calls of one customer, on average
 LATE = 0.62  # customers who begin after this share of all calls are newcomers, and may say what is under `late`
-LATE_SENTENCES = 1 / 3  # the share of a newcomer's messages that are among those
+LATE_SENTENCES = 0.3  # the share of a newcomer's messages that are among those
 SYSTEM = f"Sort the customer's message under one label. Answer with the label alone.\nLabels: {', '.join(LABELS)}"
 
 
@@ -65,7 +65,7 @@ def customers(rng: random.Random, calls: int, per_customer: float) -> list[Custo
     while calls > 0:
         size = min(calls, LARGEST, 1 + int(rng.expovariate(rate)))
         labels = rng.sample(LABELS, min(len(LABELS), 2 + size // 2))
-        found.append(Customer(f"customer-{len(found) + 1:04}", size, labels, careless=rng.random() < 0.3))
+        found.append(Customer(f"customer-{len(found) + 1:04}", size, labels, careless=rng.random() < 0.2))
         calls -= size
     return found
 
