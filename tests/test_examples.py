@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from freehold import samples, scorers, stats
+from freehold import samples, scorers, stats, switch
 from freehold import task as tasks
 from freehold.types import Answer, Outline, Outlook, Sample, Split
 
@@ -152,7 +152,11 @@ def test_tickets_vary(calls):
     assert {call.customer.language for call in calls} == {"en", "de"}
     for name in ("name", "quantity", "order"):
         assert 0.05 < sum(call.expected[name] is None for call in calls) / COUNT < 0.3
-    mistyped = sum(call.expected["item"] not in call.ticket for call in calls)
+    topics = tickets.WORDS["topics"]
+    mistyped = sum(
+        not any(said[1:] in call.ticket for said in topics[call.customer.language][call.expected["topic"]])
+        for call in calls
+    )
     assert 0.03 < mistyped / COUNT < 0.3
     assert len({call.ticket for call in calls}) > 0.98 * COUNT
 
@@ -268,15 +272,15 @@ def test_labels_are_balanced_and_new_sentences_come_late(seed):
 
 
 def test_the_size_of_customers_can_be_chosen(tmp_path):
-    """With --per-customer 1 everybody writes once, with 5 some five times; less than one is refused."""
+    """With --mean 1 everybody writes once, with 5 some five times; less than one is refused."""
 
-    def made(per_customer: str) -> subprocess.CompletedProcess:
-        words = [sys.executable, str(EXAMPLES / "labels/make.py"), "--per-customer", per_customer]
-        return subprocess.run([*words, "-o", str(tmp_path / per_customer)], capture_output=True, text=True)
+    def made(mean: str) -> subprocess.CompletedProcess:
+        words = [sys.executable, str(EXAMPLES / "labels/make.py"), "--mean", mean]
+        return subprocess.run([*words, "-o", str(tmp_path / mean)], capture_output=True, text=True)
 
-    def sizes(per_customer: str) -> Counter:
-        assert made(per_customer).returncode == 0
-        lines = (tmp_path / per_customer).read_text().splitlines()
+    def sizes(mean: str) -> Counter:
+        assert made(mean).returncode == 0
+        lines = (tmp_path / mean).read_text().splitlines()
         return Counter(json.loads(one)["group"] for one in lines)
 
     assert set(sizes("1").values()) == {1}
@@ -387,10 +391,10 @@ def test_invoices_vary_and_what_is_held_out_comes_late(seed):
 
 @pytest.mark.parametrize("name", ["labels", "invoices"])
 def test_the_switch_names_what_is_there(name):
-    """The file of the switch names the task beside it and the task's own margin."""
-    switch = tomllib.loads((EXAMPLES / name / "switch.toml").read_text())
-    assert tasks.load(EXAMPLES / name / switch["task"]).margin == switch["certify"]["margin"]
-    assert switch["base"] == "smollm2-135m-instruct"
+    """The file of the switch can be read, names the task beside it and its margin, and the tickets' base and source."""
+    found, other = (switch.load(EXAMPLES / one / "switch.toml") for one in (name, "tickets"))
+    assert tasks.load(EXAMPLES / name / found.task).margin == found.margin
+    assert (found.base, found.source) == (other.base, other.source)
 
 
 @pytest.mark.parametrize("task", MAKERS)

@@ -26,7 +26,7 @@ from pathlib import Path
 WORDS = tomllib.loads((Path(__file__).parent / "words.toml").read_text(encoding="utf-8"))
 INCUMBENT = "incumbent-large"
 START, DAYS = datetime(2026, 3, 2, 7, tzinfo=UTC), 56
-PER_SUPPLIER, LARGEST = 2.0, 12  # invoices of one supplier: on average, and at most
+LARGEST, MEAN = 12, 2.0  # invoices of one supplier: the most, and how many on average
 LATE = 0.77  # suppliers who begin after this share of all calls are newcomers, and may have what is held out
 SLIP = 0.012  # how often the pretended incumbent goes wrong, for each line of an invoice
 SYSTEM = """Work out the amount due on the invoice:
@@ -96,7 +96,7 @@ def suppliers(rng: random.Random, calls: int) -> list[Supplier]:
     rng.shuffle(names)
     found = []
     while calls > 0:
-        size = min(calls, LARGEST, 1 + int(rng.expovariate(math.log1p(1 / (PER_SUPPLIER - 1)))))
+        size = min(calls, LARGEST, 1 + int(rng.expovariate(math.log1p(1 / (MEAN - 1)))))
         again = len(found) // len(names)
         found.append(Supplier(names[len(found) % len(names)] + (f" {again + 1}" if again else ""), size))
         calls -= size

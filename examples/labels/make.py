@@ -7,7 +7,7 @@ right label, and now and then says the nearest wrong one instead (`pretend`). On
 Sentences under `late` come only from customers whose first call is among the latest, which are those that certify.
 
 Most customers write once or twice. A verdict counts customers, not calls: where each of them writes often
-(`--per-customer 5`), the same number of calls certifies less.
+(`--mean 5`), the same number of calls certifies less.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LABELS = tuple(WORDS["labels"])
 INCUMBENT = "incumbent-large"
 START, DAYS = datetime(2026, 3, 2, 7, tzinfo=UTC), 42
 LARGEST = 15  # calls of one customer
-PER_CUSTOMER = 1.3  # calls of one customer, on average
+MEAN = 1.3  # calls of one customer, on average
 LATE = 0.62  # customers who begin after this share of all calls are newcomers, and may say what is under `late`
 LATE_SENTENCES = 0.3  # the share of a newcomer's messages that are among those
 SYSTEM = f"Sort the customer's message under one label. Answer with the label alone.\nLabels: {', '.join(LABELS)}"
@@ -58,9 +58,9 @@ class Call:
     rerun: str | None
 
 
-def customers(rng: random.Random, calls: int, per_customer: float) -> list[Customer]:
+def customers(rng: random.Random, calls: int, mean: float) -> list[Customer]:
     """As many customers as it takes for this many calls, in the order in which they come; their sizes are geometric."""
-    rate = math.log1p(1 / (per_customer - 1)) if per_customer > 1 else math.inf
+    rate = math.log1p(1 / (mean - 1)) if mean > 1 else math.inf
     found = []
     while calls > 0:
         size = min(calls, LARGEST, 1 + int(rng.expovariate(rate)))
@@ -120,10 +120,10 @@ def pretend(rng: random.Random, label: str, hard: int) -> str:
     return rng.choice((near, near, near, f"The label is {label}.", rng.choice([one for one in LABELS if one != label])))
 
 
-def calls(count: int, seed: int, per_customer: float = PER_CUSTOMER) -> list[Call]:
+def calls(count: int, seed: int, mean: float = MEAN) -> list[Call]:
     """The recorded calls, in the order of their times."""
     rng = random.Random(seed)
-    return [record(rng, at, customer) for at, customer in diary(rng, customers(rng, count, per_customer))]
+    return [record(rng, at, customer) for at, customer in diary(rng, customers(rng, count, mean))]
 
 
 def record(rng: random.Random, at: datetime, customer: Customer) -> Call:
@@ -156,16 +156,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make synthetic traffic: short messages to be sorted under labels.")
     parser.add_argument("--calls", type=int, default=1000, help="how many calls (default 1000)")
     parser.add_argument("--seed", type=int, default=7, help="one seed, one file (default 7)")
-    parser.add_argument(
-        "--per-customer", type=float, default=PER_CUSTOMER, help=f"calls of one on average (default {PER_CUSTOMER})"
-    )
+    parser.add_argument("--mean", type=float, default=MEAN, help=f"calls of one on average (default {MEAN})")
     parser.add_argument("-o", "--output", help="where to write (default: standard output)")
     words = parser.parse_args()
     if words.calls < 1:
         parser.error("--calls must be 1 or more")
-    if not 1 <= words.per_customer <= LARGEST:
-        parser.error(f"--per-customer must be from 1 to {LARGEST}")
-    found = enumerate(calls(words.calls, words.seed, words.per_customer), 1)
+    if not 1 <= words.mean <= LARGEST:
+        parser.error(f"--mean must be from 1 to {LARGEST}")
+    found = enumerate(calls(words.calls, words.seed, words.mean), 1)
     text = "".join(json.dumps(line(number, call), ensure_ascii=False) + "\n" for number, call in found)
     if words.output:
         Path(words.output).write_text(text, encoding="utf-8")
