@@ -4,15 +4,22 @@ import importlib.util
 import io
 import json
 import os
+import random
 import re
 import struct
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from datetime import datetime
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
+
+from freehold import samples, scorers, stats, switch
+from freehold import task as tasks
+from freehold.types import Answer, Outline, Outlook, Sample, Split
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 COUNT, SEED = 600, 7
@@ -27,7 +34,9 @@ def module(path: str):
     return found
 
 
-tickets, labels, second = module("tickets/make.py"), module("labels/make.py"), module("second.py")
+tickets, labels, invoices = (module(f"{task}/make.py") for task in ("tickets", "labels", "invoices"))
+second = module("second.py")
+MAKERS = {"tickets": tickets, "labels": labels, "invoices": invoices}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +57,35 @@ def right(answer: str, expected: dict) -> bool:
         return False
 
 
-@pytest.mark.parametrize("task", ["tickets", "labels"])
+def split_of(name: str, found: list) -> list[Split]:
+    """Which split each of an example's calls is in, by its task's own shares."""
+    task = tasks.load(EXAMPLES / name / "task.toml")
+    outlines = [Outline(str(n), call.at.timestamp(), group(call), None, 1, 1, True, "") for n, call in enumerate(found)]
+    where = samples.divide(outlines, task.tuning, task.validation)
+    return [where[outline.id] for outline in outlines]
+
+
+def group(call) -> str:
+    """Whom a call belongs to."""
+    return (call.supplier if hasattr(call, "supplier") else call.customer).group
+
+
+def scores(name: str, found: list) -> list[float]:
+    """What the task's own scorer gives the pretended incumbent."""
+    make, scorer = MAKERS[name], scorers.make(tasks.load(EXAMPLES / name / "task.toml"), EXAMPLES / name)
+
+    def answer(said) -> Answer:
+        return Answer(said if isinstance(said, str) else json.dumps(said))
+
+    graded = [
+        scorer.score(Sample(str(n), make.line(n, call)["request"]), answer(call.answer), answer(call.expected))
+        for n, call in enumerate(found)
+    ]
+    assert not any(score.error for score in graded)
+    return [score.value for score in graded]
+
+
+@pytest.mark.parametrize("task", MAKERS)
 def test_one_seed_makes_one_file(task, tmp_path):
     """Two processes with the same seed write the same bytes, whatever the hash seed; another seed others."""
 
@@ -61,7 +98,7 @@ def test_one_seed_makes_one_file(task, tmp_path):
     assert made("7", "1") == made("7", "2") != made("8", "1")
 
 
-@pytest.mark.parametrize("make", [tickets, labels])
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_lines_are_valid(make):
     """Each line has an id of its own, a time in UTC that never goes back, a group, a chat request, texts and terms."""
     found = [make.line(number, call) for number, call in enumerate(make.calls(COUNT, SEED), 1)]
@@ -77,7 +114,7 @@ def test_lines_are_valid(make):
         assert json.loads(json.dumps(one)) == one
 
 
-@pytest.mark.parametrize("make", [tickets, labels])
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 @pytest.mark.parametrize("count", [1, 2, 30, 1100])
 def test_any_number_of_calls_can_be_made(make, count):
     """As many calls as were asked for come out, also very few and very many."""
@@ -115,7 +152,11 @@ def test_tickets_vary(calls):
     assert {call.customer.language for call in calls} == {"en", "de"}
     for name in ("name", "quantity", "order"):
         assert 0.05 < sum(call.expected[name] is None for call in calls) / COUNT < 0.3
-    mistyped = sum(call.expected["item"] not in call.ticket for call in calls)
+    topics = tickets.WORDS["topics"]
+    mistyped = sum(
+        not any(said[1:] in call.ticket for said in topics[call.customer.language][call.expected["topic"]])
+        for call in calls
+    )
     assert 0.03 < mistyped / COUNT < 0.3
     assert len({call.ticket for call in calls}) > 0.98 * COUNT
 
@@ -151,19 +192,19 @@ def test_what_is_held_out_comes_only_late(seed):
     assert set().union(*map(novel, found[cut:])) == {"template", "item", "first", "last"}
 
 
-@pytest.mark.parametrize("make", [tickets, labels])
-def test_newcomers_are_the_latest_groups(make):
-    """By the order of first calls, whoever has what is held out comes in the last quarter, which certifies."""
-    sizes: dict[str, int] = {}
-    newcomers = set()
-    for call in make.calls(COUNT, SEED):
-        sizes[call.customer.group] = sizes.get(call.customer.group, 0) + 1
-        newcomers |= {call.customer.group} if call.customer.newcomer else set()
-    before = 0
-    for group, size in sizes.items():
-        assert group not in newcomers or before >= 0.75 * COUNT
-        before += size
-    assert len(newcomers) >= 5
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("count", [600, 1000])
+def test_newcomers_certify(name, count):
+    """Whoever may have what is held out is in the split that certifies, by the task's own shares of the calls."""
+    found = MAKERS[name].calls(count, SEED)
+    certify = split_of(name, found)
+    newcomers = [
+        (group(call), split)
+        for call, split in zip(found, certify, strict=True)
+        if (call.supplier if name == "invoices" else call.customer).newcomer
+    ]
+    assert {split for _, split in newcomers} == {Split.CERTIFICATION}
+    assert len({one for one, _ in newcomers}) >= 5
 
 
 @pytest.mark.parametrize("seed", [1, 7, 20])
@@ -198,16 +239,165 @@ def test_nobody_real_is_in_it(lines):
 
 
 def test_every_label_is_one_of_the_list():
-    """Each of twenty or more labels is expected of some message, and the prompt names them all."""
-    found = labels.calls(COUNT, SEED)
-    names = {call.expected for call in found}
+    """Each of twenty or more labels is expected of some message, the prompt names them all, the scorer as well."""
+    names = {call.expected for call in labels.calls(COUNT, SEED)}
     assert len(labels.LABELS) >= 20 and names == set(labels.LABELS)
     assert all(label in labels.SYSTEM for label in labels.LABELS)
-    share = sum(call.answer == call.expected for call in found) / COUNT
-    assert 0.85 < share < 0.98
+    assert tuple(tasks.load(EXAMPLES / "labels" / "task.toml").scorer["labels"]) == labels.LABELS
 
 
-@pytest.mark.parametrize("task", ["tickets", "labels"])
+def test_sentences_of_labels_are_told_apart():
+    """No sentence stands under two labels or twice under one, each label has eight and three late ones, and the label
+    that it is taken for is another one of the list."""
+    said = [one for label in labels.WORDS["labels"].values() for one in label["says"] + label["late"]]
+    assert len(said) == len({one.lower() for one in said})
+    for name, label in labels.WORDS["labels"].items():
+        assert len(label["says"]) >= 8 and len(label["late"]) >= 3, name
+        assert label["near"] in labels.LABELS and label["near"] != name
+
+
+@pytest.mark.parametrize("seed", [1, 7, 20])
+def test_labels_are_balanced_and_new_sentences_come_late(seed):
+    """Each label is tuned on about as often as the others; a fifth to a third of the calls that certify have
+    sentences that no other split has; hardly a message comes twice, and no slot is left open."""
+    found = labels.calls(1000, seed)
+    splits = split_of("labels", found)
+    tuned = Counter(call.expected for call, split in zip(found, splits, strict=True) if split is Split.TUNING)
+    fair = tuned.total() / len(labels.LABELS)
+    assert len(tuned) == len(labels.LABELS) and 0.4 * fair < min(tuned.values()) <= max(tuned.values()) < 2 * fair
+    certify = [call.late for call, split in zip(found, splits, strict=True) if split is Split.CERTIFICATION]
+    assert 0.2 < sum(certify) / len(certify) < 0.35 and sum(certify) == sum(call.late for call in found)
+    assert len({call.message for call in found}) > 0.98 * len(found)
+    assert not any("{" in call.message or "}" in call.message for call in found)
+
+
+def test_the_size_of_customers_can_be_chosen(tmp_path):
+    """With --mean 1 everybody writes once, with 5 some five times; less than one is refused."""
+
+    def made(mean: str) -> subprocess.CompletedProcess:
+        words = [sys.executable, str(EXAMPLES / "labels/make.py"), "--mean", mean]
+        return subprocess.run([*words, "-o", str(tmp_path / mean)], capture_output=True, text=True)
+
+    def sizes(mean: str) -> Counter:
+        assert made(mean).returncode == 0
+        lines = (tmp_path / mean).read_text().splitlines()
+        return Counter(json.loads(one)["group"] for one in lines)
+
+    assert set(sizes("1").values()) == {1}
+    assert 4 < 1000 / len(sizes("5")) < 6
+    refused = made("0.5")
+    assert refused.returncode == 2 and "from 1 to 15" in refused.stderr
+
+
+SHARES = {"tickets": (0.975, 0.995), "labels": (0.925, 0.96), "invoices": (0.96, 0.98)}  # of tickets: of their fields
+
+
+@pytest.mark.parametrize("name", SHARES)
+@pytest.mark.parametrize("seed", [1, 7])
+def test_the_incumbent_is_as_good_as_the_page_says(name, seed):
+    """By the task's own scorer, over 3,000 calls, and the scorer can score them all."""
+    found = scores(name, MAKERS[name].calls(3000, seed))
+    assert SHARES[name][0] < sum(found) / len(found) < SHARES[name][1]
+
+
+def verdict(name: str, candidate) -> Outlook:
+    """What the certification split says of a candidate with these scores, beside the pretended incumbent."""
+    found = MAKERS[name].calls(1000 if name == "labels" else COUNT, SEED)
+    calls = [call for call, split in zip(found, split_of(name, found), strict=True) if split is Split.CERTIFICATION]
+    margin = tasks.load(EXAMPLES / name / "task.toml").margin
+    groups = [group(call) for call in calls]
+    return stats.outlook(stats.compare(scores(name, calls), list(map(candidate, calls)), groups, margin=margin), margin)
+
+
+def test_a_thousand_labels_can_say_either():
+    """They certify who is as good as the incumbent on sentences that it knows and misses a sixth of the new ones, and
+    do not certify who misses half of them."""
+
+    def misses(share: float):
+        rng = random.Random(3)
+        return lambda call: float(rng.random() >= (share if call.late else 0.02))
+
+    assert verdict("labels", misses(1 / 6)) is Outlook.NON_INFERIOR
+    assert verdict("labels", misses(1 / 2)) is not Outlook.NON_INFERIOR
+
+
+def test_invoices_can_say_that_a_model_fails():
+    """Who works out one invoice in ten is inferior, and who works out all of them is not."""
+    assert verdict("invoices", lambda call: float(call.at.minute % 10 == 0)) is Outlook.INFERIOR
+    assert verdict("invoices", lambda call: 1.0) is Outlook.NON_INFERIOR
+
+
+LINES = (  # the lines of each layout: quantity and price, or price and quantity
+    r"(?P<q>\d+) x [a-z -]+ at (?P<p>\d+\.\d\d)$",
+    r"^[a-z -]+ \| (?P<q>\d+) \| (?P<p>\d+\.\d\d)$",
+    r"(?P<q>\d+) [a-z -]+ at (?P<p>\d+\.\d\d) each",
+    r"^[a-z -]+  (?P<q>\d+) @ (?P<p>\d+\.\d\d)$",
+    r"(?P<q>\d+) [a-z -]+, (?P<p>\d+\.\d\d) apiece",
+    r": (?P<q>\d+) pcs, (?P<p>\d+\.\d\d) per piece$",
+    r", (?P<p>\d+\.\d\d) each, (?P<q>\d+) of them",
+)
+
+
+def worked_out(text: str) -> str:
+    """The amount due, out of the text of an invoice alone, in fractions."""
+    goods = Fraction()
+    for pattern in LINES:
+        for found in re.finditer(pattern, text, re.MULTILINE):
+            goods += int(found["q"]) * Fraction(found["p"])
+        text = re.sub(pattern, "", text, flags=re.MULTILINE)
+    *discount, tax = map(int, re.findall(r"(\d+)%", text))
+    delivery = re.findall(r"\d+\.\d\d", text)
+    assert goods and len(discount) <= 1 and len(delivery) <= 1
+    total = goods * (100 - sum(discount)) / 100 + sum(map(Fraction, delivery))
+    cents = int(total * (100 + tax) + Fraction(1, 2))
+    return f"{cents // 100}.{cents % 100:02}"
+
+
+def test_the_amounts_of_invoices_are_right():
+    """What is expected is what the text of the invoice comes to, worked out in another way; all layouts are there."""
+    found = invoices.calls(2000, SEED)
+    assert {call.supplier.layout["name"] for call in found} == {one["name"] for one in invoices.WORDS["layouts"]}
+    for call in found:
+        assert call.expected == worked_out(call.text), call.text
+
+
+def test_a_wrong_amount_is_wrong():
+    """No pretended mistake is within the tolerance of the right amount, and each is an amount."""
+    rng, scorer = random.Random(1), scorers.make(tasks.load(EXAMPLES / "invoices" / "task.toml"), EXAMPLES)
+    for call in invoices.calls(500, 2):
+        said = invoices.mistake(rng, call.invoice)
+        assert said > 0 and re.fullmatch(r"\d+\.\d\d", str(said))
+        score = scorer.score(Sample("1", {}), Answer(str(said)), Answer(call.expected))
+        assert score.value == 0 and not score.error
+
+
+@pytest.mark.parametrize("seed", [1, 7, 20])
+def test_invoices_vary_and_what_is_held_out_comes_late(seed):
+    """From one line to five, with and without discount and delivery; held-out layouts and goods only certify."""
+    found = invoices.calls(COUNT, seed)
+    assert {len(call.invoice.lines) for call in found} == {1, 2, 3, 4, 5}
+    assert 0.4 < sum(call.invoice.discount > 0 for call in found) / COUNT < 0.6
+    assert 0.5 < sum(call.invoice.delivery > 0 for call in found) / COUNT < 0.7
+    goods = set(invoices.WORDS["goods"]["held_out"])
+    new = [
+        call.supplier.layout.get("held_out", False) or any(one.item in goods for one in call.invoice.lines)
+        for call in found
+    ]
+    splits = split_of("invoices", found)
+    assert {split for split, is_new in zip(splits, new, strict=True) if is_new} == {Split.CERTIFICATION}
+    assert sum(new) > 0.4 * splits.count(Split.CERTIFICATION)
+    assert len({call.text for call in found}) == COUNT
+
+
+@pytest.mark.parametrize("name", ["labels", "invoices"])
+def test_the_switch_names_what_is_there(name):
+    """The file of the switch can be read, names the task beside it and its margin, and the tickets' base and source."""
+    found, other = (switch.load(EXAMPLES / one / "switch.toml") for one in (name, "tickets"))
+    assert tasks.load(EXAMPLES / name / found.task).margin == found.margin
+    assert (found.base, found.source) == (other.base, other.source)
+
+
+@pytest.mark.parametrize("task", MAKERS)
 def test_tasks_are_said_to_be_synthetic(task):
     """The task's file and the page of the examples say that the calls are made up."""
     about = tomllib.loads((EXAMPLES / task / "task.toml").read_text())
@@ -219,7 +409,8 @@ def test_the_page_is_right_about_the_files():
     """The numbers of customers, templates and labels that the examples' page names are those of the scripts."""
     page = (EXAMPLES / "README.md").read_text()
     assert f"are {len({call.customer.group for call in tickets.calls(COUNT, SEED)})} customers" in page
-    assert f"are {len({call.customer.group for call in labels.calls(COUNT, SEED)})} customers" in page
+    assert f"are {len({call.customer.group for call in labels.calls(1000, SEED)})} customers" in page
+    assert f"are {len({call.supplier.group for call in invoices.calls(COUNT, SEED)})} suppliers" in page
     assert f"{len(tickets.WORDS['templates'])} ways to write" in page and f"one of {len(labels.LABELS)} labels" in page
 
 

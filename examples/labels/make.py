@@ -1,17 +1,22 @@
 """Makes synthetic traffic of a synthetic task: short messages to a bank, to be sorted under one of 24 labels.
 
-    python examples/labels/make.py --calls 600 --seed 7 -o labels.jsonl
+    python examples/labels/make.py --calls 1000 --seed 7 -o traffic.jsonl
 
 The messages come from words.toml; bank, labels and customers are made up. The incumbent is a pretence: it knows the
 right label, and now and then says the nearest wrong one instead (`pretend`). One seed gives the same bytes each time.
-Sentences under `late` come only from customers whose first call is among the latest.
+Sentences under `late` come only from customers whose first call is among the latest, which are those that certify.
+
+Most customers write once or twice. A verdict counts customers, not calls: where each of them writes often
+(`--mean 5`), the same number of calls certifies less.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
+import re
 import sys
 import tomllib
 from dataclasses import dataclass
@@ -23,7 +28,9 @@ LABELS = tuple(WORDS["labels"])
 INCUMBENT = "incumbent-large"
 START, DAYS = datetime(2026, 3, 2, 7, tzinfo=UTC), 42
 LARGEST = 15  # calls of one customer
-LATE = 0.77  # customers who begin after this share of all calls are newcomers, and may say what is under `late`
+MEAN = 1.3  # calls of one customer, on average
+LATE = 0.62  # customers who begin after this share of all calls are newcomers, and may say what is under `late`
+LATE_SENTENCES = 0.3  # the share of a newcomer's messages that are among those
 SYSTEM = f"Sort the customer's message under one label. Answer with the label alone.\nLabels: {', '.join(LABELS)}"
 
 
@@ -40,23 +47,25 @@ class Customer:
 
 @dataclass(frozen=True)
 class Call:
-    """One recorded call, before it is written as a line."""
+    """One recorded call, before it is written as a line. ``late``: the sentence is one that only newcomers say."""
 
     at: datetime
     customer: Customer
     message: str
+    late: bool
     expected: str
     answer: str
     rerun: str | None
 
 
-def customers(rng: random.Random, calls: int) -> list[Customer]:
-    """As many customers as it takes for this many calls, in the order in which they come."""
+def customers(rng: random.Random, calls: int, mean: float) -> list[Customer]:
+    """As many customers as it takes for this many calls, in the order in which they come; their sizes are geometric."""
+    rate = math.log1p(1 / (mean - 1)) if mean > 1 else math.inf
     found = []
     while calls > 0:
-        size = min(calls, LARGEST, 1 + int(rng.expovariate(1 / 4)))
+        size = min(calls, LARGEST, 1 + int(rng.expovariate(rate)))
         labels = rng.sample(LABELS, min(len(LABELS), 2 + size // 2))
-        found.append(Customer(f"customer-{len(found) + 1:04}", size, labels, careless=rng.random() < 0.3))
+        found.append(Customer(f"customer-{len(found) + 1:04}", size, labels, careless=rng.random() < 0.2))
         calls -= size
     return found
 
@@ -76,16 +85,24 @@ def diary(rng: random.Random, everybody: list[Customer]) -> list[tuple[datetime,
     return entries
 
 
-def write(rng: random.Random, customer: Customer, label: str) -> tuple[str, int]:
-    """The message, and how many things make it difficult."""
-    words = WORDS["labels"][label]
-    late = customer.newcomer and rng.random() < 0.4
-    core, hard = rng.choice(words["late" if late else "says"]), 2 * late
+def write(rng: random.Random, customer: Customer, label: str, *, late: bool) -> str:
+    """The message."""
+    core = fill(rng, rng.choice(WORDS["labels"][label]["late" if late else "says"]))
     if customer.careless:
-        core, hard = mistype(rng, core), hard + 1
+        core = mistype(rng, core)
     opener, closer = rng.choice(WORDS["openers"]), rng.choice(WORDS["closers"])
-    core = core if opener.endswith(", ") else core[0].upper() + core[1:]
-    return f"{opener}{core}{rng.choice(('.', '.', '!', '...'))}{closer}", hard
+    aside = fill(rng, rng.choice(WORDS["asides"]))
+    return f"{opener}{begun(core, opener)}{rng.choice(('.', '.', '!', '...'))}{aside}{closer}"
+
+
+def fill(rng: random.Random, text: str) -> str:
+    """The text with a word in each of its slots."""
+    return re.sub(r"{(\w+)}", lambda slot: rng.choice(WORDS["slots"][slot[1]]), text)
+
+
+def begun(core: str, opener: str) -> str:
+    """The sentence with a capital letter, unless it goes on behind a comma."""
+    return core if opener.endswith(", ") else core[0].upper() + core[1:]
 
 
 def mistype(rng: random.Random, text: str) -> str:
@@ -103,19 +120,20 @@ def pretend(rng: random.Random, label: str, hard: int) -> str:
     return rng.choice((near, near, near, f"The label is {label}.", rng.choice([one for one in LABELS if one != label])))
 
 
-def calls(count: int, seed: int) -> list[Call]:
+def calls(count: int, seed: int, mean: float = MEAN) -> list[Call]:
     """The recorded calls, in the order of their times."""
     rng = random.Random(seed)
-    return [record(rng, at, customer) for at, customer in diary(rng, customers(rng, count))]
+    return [record(rng, at, customer) for at, customer in diary(rng, customers(rng, count, mean))]
 
 
 def record(rng: random.Random, at: datetime, customer: Customer) -> Call:
     """One call. A third of them were asked a second time, and then the incumbent mostly says the same again."""
     label = rng.choice(customer.labels)
-    message, hard = write(rng, customer, label)
+    late = customer.newcomer and rng.random() < LATE_SENTENCES
+    message, hard = write(rng, customer, label, late=late), 2 * late + customer.careless
     answer, again = pretend(rng, label, hard), pretend(rng, label, hard)
     rerun = rng.choice((answer, again)) if rng.random() < 1 / 3 else None
-    return Call(at, customer, message, label, answer, rerun)
+    return Call(at, customer, message, late, label, answer, rerun)
 
 
 def line(number: int, call: Call) -> dict:
@@ -136,13 +154,16 @@ def line(number: int, call: Call) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make synthetic traffic: short messages to be sorted under labels.")
-    parser.add_argument("--calls", type=int, default=600, help="how many calls (default 600)")
+    parser.add_argument("--calls", type=int, default=1000, help="how many calls (default 1000)")
     parser.add_argument("--seed", type=int, default=7, help="one seed, one file (default 7)")
+    parser.add_argument("--mean", type=float, default=MEAN, help=f"calls of one on average (default {MEAN})")
     parser.add_argument("-o", "--output", help="where to write (default: standard output)")
     words = parser.parse_args()
     if words.calls < 1:
         parser.error("--calls must be 1 or more")
-    found = enumerate(calls(words.calls, words.seed), 1)
+    if not 1 <= words.mean <= LARGEST:
+        parser.error(f"--mean must be from 1 to {LARGEST}")
+    found = enumerate(calls(words.calls, words.seed, words.mean), 1)
     text = "".join(json.dumps(line(number, call), ensure_ascii=False) + "\n" for number, call in found)
     if words.output:
         Path(words.output).write_text(text, encoding="utf-8")
