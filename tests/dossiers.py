@@ -67,8 +67,8 @@ def flip(number: int, incumbent: float, candidate: float, detail: dict | None = 
 
 FLIPS = (
     Flip("call-0312", "customer-6", 1.0, 0.0, {"error": "context_length_exceeded: The prompt has 9,000 tokens."}),
-    *(flip(number, 1.0, 0.83) for number in range(401, 440)),
     flip(441, 1.0, 0.67, {"candidate": {"missing": ["quantity", "secret-field"]}}),
+    *(flip(number, 1.0, 0.83) for number in range(401, 440)),
     *(flip(number, 0.83, 1.0) for number in range(501, 525)),
 )
 
@@ -83,7 +83,8 @@ def verdict(outcome: Outlook = Outlook.NON_INFERIOR, **changes) -> Verdict:
     difference, lower, upper, p = bounds
     method = "Bayesian cluster bootstrap with an unseen group (after Rubin 1981, Gaffke 2005) and jackknife t"
     facts = {
-        "task": "tickets", "candidate": Candidate(NAME, ADAPTER, {"seed": 0}, "llamacpp 2026.10, context 8192", "key-1"),
+        "task": "tickets",
+        "candidate": Candidate(NAME, ADAPTER, {"seed": 0}, "llamacpp 2026.10, context 8192", "key-1"),
         "outcome": outcome, "why": "", "margin": 0.03, "fixed_at": AT - 86_400.0, "against": "the expected answers",
         "measures": "The mean F1 over the reference's fields, where an answer that is not JSON counts 0.",
         "calls": 812, "groups": 146, "incumbent_mean": 0.981, "candidate_mean": 0.981 + difference,
@@ -111,7 +112,8 @@ def record(name: str, **changes) -> Record:
         ),
         "licence": Licence(
             "Apache-2.0", LicenceClass.OPEN, ("keep the notices",),
-            (Stated("LICENSE", "Apache License, Version 2.0", "Apache-2.0"), Stated("general.license", "apache-2.0", "Apache-2.0")),
+            (Stated("LICENSE", "Apache License, Version 2.0", "Apache-2.0"),
+             Stated("general.license", "apache-2.0", "Apache-2.0")),
         ),
         "openness": Openness("III", "no", (Component("Training data", "I", False),), ("Training data",), ()),
         "judged_by": "Freehold 0.5.0", "judged_at": AT - 300_000.0, "parameters": 134_515_008, "architecture": "llama",
@@ -131,7 +133,9 @@ def kept(name: str = "smollm2-135m-instruct", **changes) -> Kept:
 def adapter() -> Kept:
     """The adapter's own record: home-made, held, and admitted by a person."""
     file = ModelFile("adapter.gguf", ADAPTER, 19_512_320, "gguf-adapter", "weights")
-    ruling = Ruling(Admission.ADMIT, "Ines Okafor", "made here, from our own tickets", AT - 80_000.0, "sha256:" + "0f" * 32)
+    ruling = Ruling(
+        Admission.ADMIT, "Ines Okafor", "made here, from our own tickets", AT - 80_000.0, "sha256:" + "0f" * 32
+    )
     licence = Licence("Apache-2.0", LicenceClass.OPEN, (), (Stated("the base", "Apache-2.0", "Apache-2.0"),))
     return kept(
         NAME, files=(file,), format="gguf-adapter", source="file:adapter.gguf", pinned=False, base=BASE, ruling=ruling,
@@ -160,7 +164,9 @@ def run() -> TuningRun:
 def proof() -> Proof:
     """A proof that holds."""
     attempts = ("connect over TCP", "send a datagram over UDP", "open a raw socket", "set up an io_uring")
-    rows = [(who, what, "got through", "refused: EPERM", "blocked") for who in ("gateway", "engine") for what in attempts]
+    rows = [
+        (who, what, "got through", "refused: EPERM", "blocked") for who in ("gateway", "engine") for what in attempts
+    ]
     rows[2] = ("gateway", "open a raw socket", "refused: EPERM", "refused: EPERM", "not judged")
     return Proof(
         "privacy-20261012T080000Z-1a2b.json", "Nothing that Freehold runs can reach the network.", "holds", AT - 3600.0,
@@ -176,7 +182,15 @@ def costs() -> Costing:
         CostRow("cost.day", "A day with 12,000 calls", 4.90, 4.08, "4.90 USD", "4.08 USD"),
     )
     figures = (
-        Figure("cost.break-even", "Owning is cheaper from", 14_410.0, "14,410 calls a day", again, Known.ESTIMATE, "calls a day"),
+        Figure(
+            "cost.break-even",
+            "Owning is cheaper from",
+            14_410.0,
+            "14,410 calls a day",
+            again,
+            Known.ESTIMATE,
+            "calls a day",
+        ),
         Figure("cost.idle", "A day on which nobody calls", 3.86, "3.86 USD", again, Known.ESTIMATE),
     )
     return Costing(rows, figures, ("The machine's hourly price is an assumption: nobody has set it.",), again)
@@ -188,7 +202,8 @@ def evidence(outcome: Outlook = Outlook.NON_INFERIOR, key: sign.SigningKey | Non
     facts = {
         "task": TASK, "verdict": found,
         "sentence": certify.sentence(found),
-        "others": (), "fixing": Fixing("tickets", 1, 0.03, 0.025, found.split, "sha256:" + "5c" * 32, AT - 86_400.0, "me"),
+        "others": (),
+        "fixing": Fixing("tickets", 1, 0.03, 0.025, found.split, "sha256:" + "5c" * 32, AT - 86_400.0, "me"),
         "splits": {
             "tuning": Portion(1_948, 351, AT - 6e6, AT - 3e6), "validation": Portion(487, 88, AT - 3e6, AT - 2e6),
             "certification": Portion(812, 146, AT - 2e6, AT - 1e5),
@@ -196,11 +211,13 @@ def evidence(outcome: Outlook = Outlook.NON_INFERIOR, key: sign.SigningKey | Non
         "terms": (("synthetic; no terms apply", 3_247),), "incumbents": (("gpt-4o-mini", 3_247),),
         "pace": Pace(811, (412.0, 890.0), None, 103_000, 41_000),
         "privacy": Privacy(
-            proof(), (Departure(NAME, "candidate", 1_302, 0), Departure("gpt-4o-mini", "alias of the task, incumbent", 3_400, 3_400)),
+            proof(),
+            (Departure(NAME, "candidate", 1_302, 0),
+             Departure("gpt-4o-mini", "alias of the task, incumbent", 3_400, 3_400)),
             ("api.example.com:443",), "best",
         ),
-        "machine": Machine("0.5.0", "xllamacpp 2026.10.11549", "3.11.2", "Debian GNU/Linux 12 (bookworm)", "Linux 6.1.0",
-                           "Example CPU, x86_64", 2, 8_326_000_000),
+        "machine": Machine("0.5.0", "xllamacpp 2026.10.11549", "3.11.2", "Debian GNU/Linux 12 (bookworm)",
+                           "Linux 6.1.0", "Example CPU, x86_64", 2, 8_326_000_000),
         "chain": Chain(41, "sha256:" + "4e" * 32, True), "at": AT, "by": "Freehold 0.5.0",
         "key": key.public if key else "", "signer": key.fingerprint if key else "",
         "model": adapter(), "base": kept(), "tuning": run(), "costs": costs(),

@@ -144,9 +144,10 @@ def again(bench: Bench, task: Task, *, margin: float | None = None, by: str = ""
     return [_verdict(bench, task, fixing, one, pairs[one.key], shares) for one in known]
 
 
-def standing(bench: Bench, task: Task) -> list[Verdict]:
+def standing(bench: Bench, task: Task, *, anew: bool = False) -> list[Verdict]:
     """The verdicts as they stand, for whoever reports them: nothing is scored, asked, looked at or written. The order
-    is that of the latest looks, the newest last; no verdict where nobody looked.
+    is that of the latest looks, the newest last; no verdict where nobody looked. With ``anew`` scores that changed
+    since the last look count as they are now, for whoever compares.
 
     Raises:
         NotDecidable: as `fix`; or a candidate has answers that nobody has looked at.
@@ -165,7 +166,7 @@ def standing(bench: Bench, task: Task) -> list[Verdict]:
     pairs = {candidate.key: _seen(quiet, task, candidate) for candidate in known}
     for candidate in known:
         found = _estimate(quiet, fixing, candidate, pairs[candidate.key], fixing.alpha)
-        if not _same(latest[candidate.key], None if isinstance(found, str) else found.p):
+        if not anew and not _same(latest[candidate.key], None if isinstance(found, str) else found.p):
             raise _unseen(task, candidate)
     shares = _shares(quiet, fixing)
     return [_verdict(quiet, task, fixing, one, pairs[one.key], shares) for one in known]

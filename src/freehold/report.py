@@ -1,8 +1,8 @@
 """The report: what a home knows of one candidate for one task, gathered, made into a dossier, and checked again.
 
 Nothing is looked at and nothing asked: verdicts are read as they stand (`certify.standing`), and everything that grows
-(calls, proofs, events) is read up to one moment, so that the same figures come out whenever they are worked out anew. The
-one thing that is written is an event in the audit chain, with the digest of the file.
+(calls, proofs, events) is read up to one moment, so that the same figures come out whenever they are worked out anew.
+The one thing that is written is an event in the audit chain, with the digest of the file.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ MADE = "dossier.made"
 
 
 class Sources(Struct, frozen=True):
-    """What a report is gathered from. ``bench`` is the task's, and asks nobody; ``signed`` says whether this house's key
-    signed a model's record; ``costs`` works out what a verdict's calls cost, and may be None."""
+    """What a report is gathered from. ``bench`` is the task's, and asks nobody; ``signed`` says whether this house's
+    key signed a model's record; ``costs`` works out what a verdict's calls cost, and may be None."""
 
     home: Home
     settings: Settings
@@ -79,7 +79,9 @@ def make(
         NotDecidable: as `certify.standing`.
     """
     key = SigningKey.load(sources.home.signing_key)
-    evidence = gather(sources, task, at=at, candidate=candidate, with_text=with_text, key=key.public, signer=key.fingerprint)
+    evidence = gather(
+        sources, task, at=at, candidate=candidate, with_text=with_text, key=key.public, signer=key.fingerprint
+    )
     made = dossier.compose(evidence)
     return made, dossier.write(made, form, key)
 
@@ -103,12 +105,15 @@ def digest(content: bytes) -> str:
 
 
 def again(sources: Sources, task: Task, signed: Dossier) -> tuple[list[Change], list[Change]]:
-    """Every figure of a dossier worked out anew from the store, as of the moment that it was made: those that are not the
-    same, and those that need not be. Raises as `make`."""
-    evidence = gather(
-        sources, task, at=signed.made_at, candidate=signed.candidate_key, with_text=signed.with_text, key=signed.key,
-        signer=signed.signer, by=signed.made_by,
-    )  # fmt: skip
+    """Every figure of a dossier worked out anew from the store, as of the moment that it was made: those that are not
+    the same, and those that need not be. Where there is no verdict any more, that is what is not the same."""
+    try:
+        evidence = gather(
+            sources, task, at=signed.made_at, candidate=signed.candidate_key, with_text=signed.with_text,
+            key=signed.key, signer=signed.signer, by=signed.made_by, anew=True,
+        )  # fmt: skip
+    except CannotDo as error:
+        return [Change("verdict.outcome", "Verdict", signed.outcome.value, error.sentence())], []
     return dossier.differences(signed, dossier.compose(evidence))
 
 
@@ -116,11 +121,20 @@ def again(sources: Sources, task: Task, signed: Dossier) -> tuple[list[Change], 
 
 
 def gather(
-    sources: Sources, task: Task, *, at: float, candidate: str, with_text: bool, key: str, signer: str, by: str = ""
+    sources: Sources,
+    task: Task,
+    *,
+    at: float,
+    candidate: str,
+    with_text: bool,
+    key: str,
+    signer: str,
+    by: str = "",
+    anew: bool = False,
 ) -> Evidence:
-    """All that a dossier says, read up to the moment ``at``. ``candidate`` is a name or key, '' for the one that may take
-    over, or else was looked at last. Raises as `make`."""
-    verdicts = certify.standing(sources.bench, task)
+    """All that a dossier says, read up to the moment ``at``. ``candidate`` is a name or key, '' for the one that may
+    take over, or else was looked at last. With ``anew`` scores count that nobody looked at. Raises as `make`."""
+    verdicts = certify.standing(sources.bench, task, anew=anew)
     verdict = choose(verdicts, task, candidate)
     samples = list(_reduced(sources, task))
     answers = sources.results.answers(task.name, verdict.candidate.key)
@@ -167,7 +181,7 @@ def choose(verdicts: Sequence[Verdict], task: Task, wanted: str) -> Verdict:
     if not found:
         names = ", ".join(sorted({one.candidate.name for one in verdicts}))
         raise CannotDo(
-            f"Nobody has looked at {wanted} on the certification calls of {task.name!r} (there are verdicts on: {names}).",
+            f"Nobody has looked at {wanted} on the certification calls of {task.name!r} (but at: {names}).",
             hint=f"'freehold certify {task.name} --candidate {wanted}' looks.",
         )
     if len(found) > 1:

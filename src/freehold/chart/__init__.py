@@ -1,5 +1,5 @@
-"""Pictures of what was measured: records in, text out. `terminal` draws with characters, `svg` with lines, `curve` how a
-tuning run went."""
+"""Pictures of what was measured: records in, text out. `terminal` draws with characters, `svg` with lines, `curve`
+how a tuning run went."""
 
 from freehold.chart import curve, svg, terminal
 

@@ -125,7 +125,8 @@ def _write(path: Path, content: bytes) -> None:
 def _told(made: Dossier, output: Path, size: int) -> Iterator[str]:
     yield f"{made.headline} ({made.outcome.value})"
     yield made.sentence
-    yield f"{output}: {local.size(size)}, {'with texts of calls in it' if made.with_text else 'no text of a call in it'}"
+    texts = "with texts of calls in it" if made.with_text else "no text of a call in it"
+    yield f"{output}: {local.size(size)}, {texts}"
     yield f"  signed by {made.signer}"
     yield f"Next: freehold report verify {output}"
 
@@ -156,7 +157,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise CannotDo(f"A key is none: {error}.", hint="Give --key its base64, its fingerprint, or a file.") from None
     wrong = list(found.wrong)
-    if found.known and not given and not _noted(arguments, content):
+    if found.good and not given and not _noted(arguments, content):
         wrong.append("the audit chain of this home knows nothing of it")
     lasting, passing = _recomputed(arguments, found) if arguments.recompute else ([], [])
     good = found.good and not wrong and not lasting

@@ -27,9 +27,13 @@ def terms(evidence: Evidence) -> Chapter:
         else say.missing("terms.task", "By the task", "the task's file says nothing of terms", shows)
     )
     rows = tuple((text or "nothing is said", f"{count:,}") for text, count in evidence.terms)
-    table = Table("terms.samples", "By the recorded calls", ("terms", "calls"), rows, export, Known.STATED, numeric=(1,))
+    table = Table(
+        "terms.samples", "By the recorded calls", ("terms", "calls"), rows, export, Known.STATED, numeric=(1,)
+    )
     named = tuple((name or "not named", f"{count:,}") for name, count in evidence.incumbents)
-    who = Table("terms.incumbents", "Who answered them", ("incumbent", "calls"), named, export, Known.STATED, numeric=(1,))
+    who = Table(
+        "terms.incumbents", "Who answered them", ("incumbent", "calls"), named, export, Known.STATED, numeric=(1,)
+    )
     tables = tuple(table for table in (table, who) if table.rows)
     return Chapter("terms", "Terms of the data", (Part("terms.main", "", lead, figures=(own,), tables=tables),))
 
@@ -39,9 +43,9 @@ def environment(evidence: Evidence) -> Chapter:
     machine, again = evidence.machine, say.command("report", evidence.task.name, "--format", "json")
     found = (
         ("freehold", "Freehold", machine.freehold), ("library", "Engine library", machine.engine),
-        ("python", "Python", machine.python), ("system", "System", machine.system), ("kernel", "Kernel", machine.kernel),
-        ("processor", "Processor", machine.processor), ("cores", "Cores", machine.cores),
-        ("memory", "Memory", machine.memory),
+        ("python", "Python", machine.python), ("system", "System", machine.system),
+        ("kernel", "Kernel", machine.kernel), ("processor", "Processor", machine.processor),
+        ("cores", "Cores", machine.cores), ("memory", "Memory", machine.memory),
     )  # fmt: skip
     figures = [
         Figure(
@@ -75,8 +79,8 @@ def _limits(evidence: Evidence) -> Iterator[str]:
     verdict = evidence.verdict
     if is_synthetic(evidence):
         yield (
-            "The data are synthetic: nobody's application made these calls. The verdict shows how the method works, and "
-            "nothing about real work."
+            "The data are synthetic: nobody's application made these calls. The verdict shows how the method works, "
+            "and nothing about real work."
         )
     if say.agreement(verdict):
         yield (
@@ -88,26 +92,27 @@ def _limits(evidence: Evidence) -> Iterator[str]:
     yield from _of_outcome(verdict)
     if verdict.groups < FEW_GROUPS and verdict.estimate is not None:
         yield (
-            f"There are only {verdict.groups:,} groups of calls. What holds for these customers or conversations may not "
-            "hold for others."
+            f"There are only {verdict.groups:,} groups of calls. What holds for these customers or conversations may "
+            "not hold for others."
         )
     yield (
-        "It holds for calls like those that were recorded. If the application, its prompts or its users change, it has to "
-        "be certified anew."
+        "It holds for calls like those that were recorded. If the application, its prompts or its users change, it has "
+        "to be certified anew."
     )
     yield (
-        "It is a mean: single answers do change, and the chapter on calls that changed lists which. Whether one of them "
-        "would be a disaster is for whoever knows the work."
+        "It is a mean: single answers do change, and the chapter on calls that changed lists which. Whether one of "
+        "them would be a disaster is for whoever knows the work."
     )
     if evidence.costs is not None:
         yield "Costs are estimates: they rest on an hourly price, on power and on a price list, each as it is stated."
     yield (
-        "Safety, bias and behaviour outside this task were not measured, nor what the model does when somebody attacks it "
-        "through what it reads."
+        "Safety, bias and behaviour outside this task were not measured, nor what the model does when somebody attacks "
+        "it through what it reads."
     )
     yield (
-        "The signature says that this house's key signed these figures and that nobody changed them since. It does not say "
-        "that the house told the truth: the commands beside the figures are there so that this can be seen, in the home."
+        "The signature says that this house's key signed these figures and that nobody changed them since. It does not "
+        "say that the house told the truth: the commands beside the figures are there so that this can be seen, in the "
+        "home."
     )
 
 
@@ -120,7 +125,7 @@ def _of_outcome(verdict: Verdict) -> Iterator[str]:
     elif verdict.outcome is Outlook.UNDECIDED:
         yield "Undecided is neither a yes nor a no: these calls do not tell whether the loss is small enough."
     else:
-        yield "Inferior means here: on this task, with these settings, by more than the margin. It says nothing of other tasks."
+        yield "Inferior means: on this task, with these settings, by more than the margin. It says nothing of others."
 
 
 def is_synthetic(evidence: Evidence) -> bool:
@@ -145,11 +150,11 @@ def check(evidence: Evidence) -> Chapter:
         Figure("check.head", "Head of the chain", chain.head, chain.head, audit, Known.COMPUTED),
     )
     points = (
-        "Whole and unchanged: 'freehold report verify FILE' needs no network and no server. It says whose key signed, and "
-        "names what was changed.",
+        "Whole and unchanged: 'freehold report verify FILE' needs no network and no server. It says whose key signed, "
+        "and names what was changed.",
         "Trusted: compare the fingerprint of the key with the one that the house tells you by another way, on the "
         "telephone say, and give it with --key. A good signature by a key that you do not know is worth nothing.",
-        "True: in the home that made it, 'freehold report verify FILE --recompute' works every figure out anew from the "
-        "store and names each that differs. Each chapter names the commands that do it one by one.",
+        "True: in the home that made it, 'freehold report verify FILE --recompute' works every figure out anew from "
+        "the store and names each that differs. Each chapter names the commands that do it one by one.",
     )
     return Chapter("check", "How to check this dossier", (Part("check.main", points=points, figures=figures),))

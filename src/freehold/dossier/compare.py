@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
@@ -10,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from freehold.dossier import compose
+from freehold.dossier import chapters
 from freehold.dossier.lines import Line
 from freehold.types.dossier import Change, Dossier, Figure, Table
 
@@ -22,8 +23,8 @@ _TEXT = 300  # characters of either text
 
 def names(dossier: Dossier) -> dict[str, str]:
     """What people call the things of a document, by their ids."""
-    found = {figure.id: figure.label for figure in compose.figures(dossier)}
-    found |= {table.id: table.caption for table in compose.tables(dossier)}
+    found = {figure.id: figure.label for figure in chapters.figures(dossier)}
+    found |= {table.id: table.caption for table in chapters.tables(dossier)}
     found |= {chapter.id: chapter.title for chapter in dossier.chapters}
     found |= {"headline": "the first line", "plain": "what the verdict means", "points": "what this does not say"}
     return found | {"picture.verdicts": "the picture of the verdict", "picture.curve": "the picture of the training"}
@@ -86,11 +87,19 @@ def _cut(lines: Sequence[str]) -> str:
 def documents(signed: Dossier, found: Any) -> list[Change]:
     """What differs between the signed document and the JSON of a file."""
     known = names(signed)
-    changes = _walk(msgspec.to_builtins(signed), found, "dossier", "")
+    changes = _walk(msgspec.json.decode(msgspec.json.encode(signed)), found, "dossier", "")
     return [
         Change(owner, f"{label(owner, known)}{f' ({path})' if path else ''}".strip(), _said(ours), _said(theirs))
-        for (owner, path, ours, theirs), _ in zip(changes, range(ENOUGH), strict=False)
+        for owner, path, ours, theirs in itertools.islice(map(_owned, changes), ENOUGH)
     ]
+
+
+def _owned(leaf: tuple[str, str, Any, Any]) -> tuple[str, str, Any, Any]:
+    """A leaf of the document itself belongs to the member that it is in."""
+    owner, path, ours, theirs = leaf
+    if owner == "dossier":
+        owner, _, path = path.replace(".", " ").partition(" ")
+    return owner, path, ours, theirs
 
 
 def _walk(ours: Any, theirs: Any, owner: str, path: str) -> Iterator[tuple[str, str, Any, Any]]:
@@ -116,8 +125,12 @@ def _said(value: Any) -> str:
 
 def figures(signed: Dossier, now: Dossier) -> tuple[list[Change], list[Change]]:
     """What the store has otherwise now: figures that should have lasted, and those that were of the moment."""
-    pairs = [(old, new) for old, new in _pairs(compose.figures(signed), compose.figures(now)) if not _same_figure(old, new)]
-    tables = [(old, new) for old, new in _pairs(compose.tables(signed), compose.tables(now)) if not _same_rows(old, new)]
+    pairs = [
+        (old, new) for old, new in _pairs(chapters.figures(signed), chapters.figures(now)) if not _same_figure(old, new)
+    ]
+    tables = [
+        (old, new) for old, new in _pairs(chapters.tables(signed), chapters.tables(now)) if not _same_rows(old, new)
+    ]
     lasting: list[Change] = []
     passing: list[Change] = []
     for old, new in pairs:

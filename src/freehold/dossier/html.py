@@ -167,7 +167,8 @@ def _row(chapter: Chapter, figure: Figure, found: Sequence[Redo]) -> str:
     absent = ' class="absent"' if figure.kind is Known.MISSING else ""
     how = f"{figure.kind.value}{_ref(chapter, letter_of(figure, found))}"
     head = f'<th scope="row">{escape(figure.label)}</th>'
-    return f'<tr id="{escape(figure.id)}">{head}<td{absent}>{_cell(figure.shown)}{note}</td><td class="how">{how}</td></tr>'
+    value = f"<td{absent}>{_cell(figure.shown)}{note}</td>"
+    return f'<tr id="{escape(figure.id)}">{head}{value}<td class="how">{how}</td></tr>'
 
 
 def _ref(chapter: Chapter, letter: str) -> str:
@@ -225,10 +226,17 @@ def _redo(chapter: Chapter, found: Sequence[Redo]) -> Lines:
     for redo in found:
         letter = f'<span class="letter">{redo.letter}</span>' if redo.letter else ""
         name = f' id="{escape(chapter.id)}-{redo.letter}"' if redo.letter else ""
-        yield Line(chapter.id, f"<li{name}>{letter}<code>{escape(redo.command)}</code></li>")
+        yield Line(chapter.id, f"<li{name}>{letter}{_command(redo.command)}</li>")
     yield Line(chapter.id, "</ol></div>")
+
+
+def _command(text: str) -> str:
+    """A command whose lines break between its words alone, and which is copied as it is."""
+    return f"<code>{' '.join(f'<span>{escape(word)}</span>' for word in text.split(' '))}</code>"
 
 
 def _foot(dossier: Dossier) -> Lines:
     yield Line("check.signer", f"<footer><p>Signed with the key <code>{escape(dossier.signer)}</code>.</p>")
-    yield Line("page", f"<p>{escape(dossier.made_by)}, {say.moment(dossier.made_at)}, layout {dossier.layout}.</p></footer>")
+    yield Line(
+        "page", f"<p>{escape(dossier.made_by)}, {say.moment(dossier.made_at)}, layout {dossier.layout}.</p></footer>"
+    )

@@ -1,5 +1,5 @@
-"""The document as Markdown (CommonMark, with the tables of GitHub's), for wikis and pull requests. Texts are escaped, so
-that none becomes mark-up, a link or an image."""
+"""The document as Markdown (CommonMark, with the tables of GitHub's), for wikis and pull requests. Texts are escaped,
+so that none becomes mark-up, a link or an image."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def _verdicts(dossier: Dossier) -> Lines:
     for number, one in enumerate(dossier.verdicts, 1):
         sizes = f"{words.amount(one.calls, 'call')}, {words.amount(one.groups, 'group')}"
         numbers = f"{words.interval(one)} points, margin −{words.plain_points(one.margin)}"
-        yield Line(f"picture.verdicts/{number}", f"- {_text(one.candidate.name)}: {one.outcome.value}; {numbers}; {sizes}")
+        yield Line(
+            f"picture.verdicts/{number}", f"- {_text(one.candidate.name)}: {one.outcome.value}; {numbers}; {sizes}"
+        )
     if bounds := words.bounds(dossier.verdicts):
         yield from _gap()
         yield Line("picture.verdicts", f"{bounds[:1].upper()}{bounds[1:]}.")

@@ -128,7 +128,9 @@ def _scan(key: str, record: Record, again: str) -> Part:
     shown = ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "nothing was found"
     figures = [
         Figure(f"{key}.gate", "The gate's verdict", record.verdict.value, record.verdict.value, again, Known.COMPUTED),
-        Figure(f"{key}.judged", "Judged", record.judged_at, f"{say.moment(record.judged_at)}, by {record.judged_by}", again),
+        Figure(
+            f"{key}.judged", "Judged", record.judged_at, f"{say.moment(record.judged_at)}, by {record.judged_by}", again
+        ),
         Figure(f"{key}.findings", "Findings", dict(counts), shown, again, note="every byte of every file was read"),
     ]
     ruling = record.ruling

@@ -46,7 +46,9 @@ def _found(proof: Proof) -> Iterator[Figure]:
     yield Figure("privacy.attempts", "Attempts to get out", dict(counts), shown, again)
     for number, reason in enumerate(proof.reasons, 1):
         yield Figure(f"privacy.reason-{number}", "Because", reason, reason, again)
-    looked = f"{words.amount(proof.running, 'running process').replace('processs', 'processes')} looked up in the kernel"
+    looked = (
+        f"{words.amount(proof.running, 'running process').replace('processs', 'processes')} looked up in the kernel"
+    )
     looked = looked if proof.running else "none: no server was running"
     yield Figure("privacy.processes", "Running processes", proof.running, looked, again)
     by = f"Freehold {proof.freehold}, Linux {proof.kernel}, seal = {proof.seal}"
@@ -54,7 +56,9 @@ def _found(proof: Proof) -> Iterator[Figure]:
 
 
 def _attempts(proof: Proof) -> Table:
-    rows = tuple((who, what, control, inside, _SHOWS.get(shows, shows)) for who, what, control, inside, shows in proof.rows)
+    rows = tuple(
+        (who, what, control, inside, _SHOWS.get(shows, shows)) for who, what, control, inside, shows in proof.rows
+    )
     head = ("who", "attempt", "outside", "inside", "shows")
     return Table("privacy.rows", "Each attempt, outside the seal and inside", head, rows, _check(proof))
 

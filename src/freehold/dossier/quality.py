@@ -298,7 +298,9 @@ def flips(evidence: Evidence) -> Chapter:
     lead = ["The same average can hide many changed answers. These are the calls whose score changed, the worst first."]
     lead.append(_about_text(evidence))
     tables = [table for table in (_fields(evidence, again), *_lists(evidence, again)) if table.rows]
-    return Chapter("flips", "Calls that changed", (Part("flips.main", "", tuple(lead), (), "", figures, tuple(tables)),))
+    return Chapter(
+        "flips", "Calls that changed", (Part("flips.main", "", tuple(lead), (), "", figures, tuple(tables)),)
+    )
 
 
 def _about_text(evidence: Evidence) -> str:
@@ -308,8 +310,8 @@ def _about_text(evidence: Evidence) -> str:
             "to whoever may read the calls themselves."
         )
     return (
-        "No text of a call is in this dossier: calls go by their ids, and of an answer it is told where it differs, not "
-        "what it says. 'freehold report' with --with-text makes one that has the texts."
+        "No text of a call is in this dossier: calls go by their ids, and of an answer it is told where it differs, "
+        "not what it says. 'freehold report' with --with-text makes one that has the texts."
     )
 
 
@@ -320,7 +322,7 @@ def _lists(evidence: Evidence, again: str) -> Iterator[Table]:
     better = [flip for flip in reversed(found) if flip.candidate > flip.incumbent and "error" not in flip.detail]
     kinds = (
         ("flips.worse-list", "Agrees less than the incumbent" if agreed else "Worse than the incumbent", worse),
-        ("flips.failed-list", "Worse, since nothing came that could be scored", failed),
+        ("flips.failed-list", "Nothing came that could be scored, which counts as wrong", failed),
         ("flips.better-list", "Agrees more" if agreed else "Better than the incumbent", better),
     )
     for id, caption, kind in kinds:
@@ -361,7 +363,7 @@ def _where(evidence: Evidence, flip: Flip) -> str:
 def _named(detail: dict[str, Any], known: Sequence[str]) -> tuple[list[str], int]:
     """The known ones of the fields that are wrong or missing, and how many others there are."""
     found = [*detail.get("wrong", {}), *detail.get("missing", ()), *detail.get("additional", ())]
-    found = [name for name in dict.fromkeys(map(str, found))]
+    found = list(dict.fromkeys(map(str, found)))
     named = [name for name in found if name in known]
     return named, len(found) - len(named)
 
@@ -380,6 +382,6 @@ def _fields(evidence: Evidence, again: str) -> Table:
     names = sorted({*worse, *better}, key=lambda name: (-worse[name], name))
     rows = tuple((name, f"{worse[name]:,}", f"{better[name]:,}") for name in names)
     return Table(
-        "flips.fields", "Fields behind the changes", ("field", "wrong in the candidate", "wrong in the incumbent"), rows,
-        again, numeric=(1, 2), note="A call may count for several fields.",
+        "flips.fields", "Fields behind the changes", ("field", "wrong in the candidate", "wrong in the incumbent"),
+        rows, again, numeric=(1, 2), note="A call may count for several fields.",
     )  # fmt: skip

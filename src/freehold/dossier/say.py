@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from freehold.chart import words
-from freehold.types.dossier import Known, Figure
+from freehold.types.dossier import Figure, Known
 from freehold.types.traffic import Task, Verdict
 
 BRIEF = 320  # characters of a call's text, where texts are shown at all
@@ -65,11 +65,6 @@ def signed(share: float, digits: int = 1) -> str:
 def percent(share: float, digits: int = 1) -> str:
     """A share in a hundred."""
     return f"{share * 100:.{digits}f}%"
-
-
-def number(value: float) -> str:
-    """A number with four figures that count, or all of a whole one's."""
-    return f"{value:,}" if isinstance(value, int) or value == int(value) and abs(value) < 1e15 else f"{value:,.4g}"
 
 
 def seconds(value: float) -> str:

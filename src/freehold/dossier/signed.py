@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from freehold import sign
-from freehold.dossier import compare, compose, html, markdown
+from freehold.dossier import chapters, compare, html, markdown
 from freehold.dossier.lines import Line
 from freehold.errors import CannotDo
 from freehold.sign import SigningKey
@@ -31,9 +31,10 @@ _AGAIN = "Give a file that 'freehold report' wrote."
 
 
 class Checked(Struct, frozen=True):
-    """What a check found. ``good``: whole, unchanged, and signed by a key that is trusted. ``signer`` is the fingerprint
-    that the file names, ``known`` whether that key is trusted; ``wrong`` says what is not as it should be, ``changed``
-    what differs from what was signed, as far as it can be named. ``dossier`` is None where it cannot be read."""
+    """What a check found. ``good``: whole, unchanged, and signed by a key that is trusted. ``signer`` is the
+    fingerprint that the file names, ``known`` whether that key is trusted; ``wrong`` says what is not as it should be,
+    ``changed`` what differs from what was signed, as far as it can be named. ``dossier`` is None where it cannot be
+    read."""
 
     good: bool
     known: bool
@@ -111,7 +112,9 @@ def _take_apart(content: bytes) -> _Found:
         at = content.rfind(opens)
         end = content.find(closes, at + len(opens)) if at >= 0 else -1
         if end >= 0:
-            return _Found(content[: at + len(opens)] + content[end:], content[:at], _decoded(content[at + len(opens) : end]))
+            return _Found(
+                content[: at + len(opens)] + content[end:], content[:at], _decoded(content[at + len(opens) : end])
+            )
     raise CannotDo("This is no dossier: it carries no signature.", hint=_AGAIN)
 
 
@@ -158,6 +161,6 @@ def _changes(statement: Statement, found: _Found) -> list[Change]:
 
 def _unnamed(statement: Statement) -> str:
     """Why nothing is named that was changed."""
-    if statement.form == "json" or statement.dossier.layout == compose.LAYOUT:
+    if statement.form == "json" or statement.dossier.layout == chapters.LAYOUT:
         return "none of its figures differs: what was changed stands between or behind them"
     return f"which figure cannot be named: {statement.dossier.made_by} lays the page out otherwise than this version"

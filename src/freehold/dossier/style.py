@@ -54,7 +54,8 @@ figcaption { font: 0.82rem/1.5 var(--sans); color: var(--soft); margin-top: 0.7r
 .keys dt a { color: inherit; text-decoration: none; }
 .keys dt a:hover { text-decoration: underline; }
 .keys dd { overflow-wrap: anywhere; }
-.keys .value { font-size: 1.3rem; line-height: 1.3; font-variant-numeric: tabular-nums lining-nums; margin-top: 0.15rem; }
+.keys .value { font-size: 1.3rem; line-height: 1.3; margin-top: 0.15rem;
+  font-variant-numeric: tabular-nums lining-nums; }
 .keys .note { font: 0.8rem/1.4 var(--sans); color: var(--soft); }
 .against { margin-top: 1.6rem; padding: 1.1rem 1.3rem 1.2rem; background: var(--tint); border-radius: 3px; }
 .against h2 { font: 650 0.95rem/1.4 var(--sans); letter-spacing: 0; }
@@ -105,6 +106,7 @@ p.more { font: 0.82rem/1.5 var(--sans); color: var(--soft); margin-top: 0.5rem; 
 .redo ol { padding: 0; list-style: none; }
 .redo li { display: flex; gap: 0.7em; align-items: baseline; }
 .redo code { color: var(--ink); }
+.redo code span { display: inline-block; max-width: 100%; }
 .redo .letter { min-width: 0.8em; }
 footer { margin-top: 4.2rem; padding-top: 1.2rem; border-top: 1px solid var(--rule); font: 0.82rem/1.6 var(--sans);
   color: var(--soft); overflow-wrap: anywhere; }
@@ -120,7 +122,8 @@ footer { margin-top: 4.2rem; padding-top: 1.2rem; border-top: 1px solid var(--ru
   .keys .value { font-size: 1.15rem; }
   nav ol { columns: 1; }
   section.chapter { margin-top: 3rem; }
-  table.figures, table.figures tbody, table.figures tr, table.figures th, table.figures td { display: block; width: auto; }
+  table.figures, table.figures tbody, table.figures tr, table.figures th, table.figures td { display: block;
+    width: auto; }
   table.figures tr { padding: 0.5rem 0; position: relative; }
   table.figures th, table.figures td { padding: 0; }
   table.figures th { padding-right: 7rem; font-size: 0.86rem; }

@@ -86,10 +86,11 @@ class Chapter(Struct, frozen=True):
 class Dossier(Struct, frozen=True):
     """The report of one switch.
 
-    ``layout`` numbers the way in which this document is rendered: a later Freehold renders otherwise. ``made_at`` is the
-    moment up to which the store was read. ``summary`` has the figures of the first page, ``points`` is what that page
-    says against itself. ``verdicts`` are drawn, the first is the candidate's; their flips are left out. ``key`` is the
-    public key of whoever signs, in base64, ``signer`` its fingerprint. ``with_text`` says whether texts of calls are in.
+    ``layout`` numbers the way in which this document is rendered: a later Freehold renders otherwise. ``made_at`` is
+    the moment up to which the store was read. ``summary`` has the figures of the first page, ``points`` is what that
+    page says against itself. ``verdicts`` are drawn, the first is the candidate's; their flips are left out. ``key`` is
+    the public key of whoever signs, in base64, ``signer`` its fingerprint. ``with_text`` says whether texts of calls
+    are in it.
     """
 
     task: str

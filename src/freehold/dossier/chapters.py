@@ -23,7 +23,7 @@ _SUMMARY = (
 
 def compose(evidence: Evidence) -> Dossier:
     """The document that this evidence bears. Every text in it is harmless, every number one that JSON has."""
-    chapters = (
+    found = (
         quality.verdict(evidence), quality.numbers(evidence), quality.flips(evidence), money.chapter(evidence),
         privacy.chapter(evidence), model.chapter(evidence), tuning.chapter(evidence), closing.terms(evidence),
         closing.environment(evidence), closing.limits(evidence), closing.check(evidence),
@@ -45,10 +45,10 @@ def compose(evidence: Evidence) -> Dossier:
         with_text=evidence.with_text,
         key=evidence.key,
         signer=evidence.signer,
-        summary=tuple(_summary(evidence, chapters)),
+        summary=tuple(_summary(evidence, found)),
         points=closing.short_limits(evidence),
         verdicts=tuple(_drawn(one) for one in (verdict, *evidence.others)),
-        chapters=chapters,
+        chapters=found,
         curve=tuning.curve(run),
         best_step=run.best_step if run else 0,
     )
