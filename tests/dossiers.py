@@ -6,12 +6,15 @@ from pathlib import Path
 
 import msgspec
 
-from freehold import certify, sign
+from freehold import certify, cost, sign
 from freehold.types import (
     Admission,
+    Basis,
     Candidate,
     Component,
+    Costs,
     CurvePoint,
+    Day,
     Estimate,
     Finding,
     Fixing,
@@ -23,6 +26,8 @@ from freehold.types import (
     Openness,
     Outlook,
     Parity,
+    Price,
+    Rates,
     Record,
     Ruling,
     Severity,
@@ -31,16 +36,13 @@ from freehold.types import (
     TuningRun,
     Verdict,
 )
+from freehold.types import cost as costing
 from freehold.types.dossier import (
     Chain,
-    Costing,
-    CostRow,
     Departure,
     Evidence,
     Excerpt,
-    Figure,
     Kept,
-    Known,
     Machine,
     Pace,
     Portion,
@@ -174,26 +176,27 @@ def proof() -> Proof:
     )  # fmt: skip
 
 
-def costs() -> Costing:
-    """Owned against rented."""
-    again = "freehold status"
-    rows = (
-        CostRow("cost.owned", "A call", 0.00021, 0.00034, "0.00021 USD", "0.00034 USD"),
-        CostRow("cost.day", "A day with 12,000 calls", 4.90, 4.08, "4.90 USD", "4.08 USD"),
-    )
-    figures = (
-        Figure(
-            "cost.break-even",
-            "Owning is cheaper from",
-            14_410.0,
-            "14,410 calls a day",
-            again,
-            Known.ESTIMATE,
-            "calls a day",
-        ),
-        Figure("cost.idle", "A day on which nobody calls", 3.86, "3.86 USD", again, Known.ESTIMATE),
-    )
-    return Costing(rows, figures, ("The machine's hourly price is an assumption: nobody has set it.",), again)
+def costs() -> Costs:
+    """Owned against rented, at the rates that are assumed."""
+
+    def known(value: float | None, basis: Basis = Basis.ESTIMATE, source: str = "so it is") -> costing.Figure:
+        return costing.Figure(value, basis, source)
+
+    rates = Rates(
+        "USD", known(0.16, Basis.ASSUMED), known(60.0, Basis.ASSUMED), known(150.0, Basis.SET), known(0.2, Basis.SET),
+        known(24.0, Basis.ASSUMED), known(1.0, Basis.ASSUMED),
+    )  # fmt: skip
+    price = Price(
+        "gpt-4o-mini", 0.15, 0.6, 0.075, "USD", Basis.LISTED, "genai-prices 0.2.3", "2026-10-12", "2026-09-30",
+        "openai", "gpt-4o-mini",
+    )  # fmt: skip
+    return Costs(
+        "tickets", NAME, ADAPTER, "key-1", "USD", 1_301, 1, 165_000, 66_000, 20_000, 64_000.0,
+        known(560.0, Basis.MEASURED), known(0.0249), known(0.0047), known(0.0612), known(0.0631), known(0.0000228),
+        known(0.000047), known(4.13), known(0.0000022), known(92_190.0), known(200_600.0), rates, price,
+        Day(12_000.0, 1, 5_165.0, 81_235.0, 0.23, 0.04, 3.61, 0.27, 4.15, 0.56),
+        ("In neither sum: people, taxes, the network, spare machines, and discounts.",),
+    )  # fmt: skip
 
 
 def evidence(outcome: Outlook = Outlook.NON_INFERIOR, key: sign.SigningKey | None = None, **changes) -> Evidence:
@@ -221,6 +224,7 @@ def evidence(outcome: Outlook = Outlook.NON_INFERIOR, key: sign.SigningKey | Non
         "chain": Chain(41, "sha256:" + "4e" * 32, True), "at": AT, "by": "Freehold 0.5.0",
         "key": key.public if key else "", "signer": key.fingerprint if key else "",
         "model": adapter(), "base": kept(), "tuning": run(), "costs": costs(),
+        "costs_said": cost.sentence(costs()),
         "fields": ("order", "topic", "quantity"),
     }  # fmt: skip
     return Evidence(**(facts | changes))

@@ -22,7 +22,7 @@ import pytest
 from dossiers import AT, FLIPS, NAME
 from msgspec.structs import replace
 
-from freehold import app, certify, config, dossier, prove, report, sign
+from freehold import app, certify, config, dossier, prove, report, runs, sign
 from freehold.chart import curve, svg
 from freehold.cli import main as command
 from freehold.dossier import chapters, lines, markdown, signed
@@ -440,8 +440,8 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(key):
     assert [chapter.id for chapter in made.chapters] == [chapter.id for chapter in whole.chapters]
     found = all_figures(made)
     for id, wanted in {
-        "cost.comparison": "freehold", "privacy.proof": "freehold prove privacy", "model.name": "freehold models add",
-        "terms.task": "freehold tasks show",
+        "cost.break-even": "freehold cost", "privacy.proof": "freehold prove privacy",
+        "model.name": "freehold models add", "terms.task": "freehold tasks show",
     }.items():  # fmt: skip
         assert found[id].kind is Known.MISSING and found[id].value is None and found[id].command.startswith(wanted)
     assert found["tuning.run"].shown == "the candidate answers as it came: nobody tuned it here"
@@ -761,8 +761,9 @@ def test_a_file_that_the_chain_does_not_know_is_not_good_here(house):
 
 def sources_of(parts, bench) -> report.Sources:
     return report.Sources(
-        parts.home, parts.settings, parts.vault, parts.ledger, parts.samples, parts.results, bench, parts.signed
-    )
+        parts.home, parts.settings, parts.vault, parts.ledger, parts.samples, parts.results, bench,
+        parts.signed, parts.costs,
+    )  # fmt: skip
 
 
 def test_a_changed_store_is_found_and_each_figure_named(house):
@@ -863,9 +864,8 @@ def test_the_proof_calls_and_tuning_run_of_the_home_are_in_it(house):
             record = prove.Record("Nothing can.", verdict, at, "0.5.0", "6.1", "best", (row,), (), ())
             prove.keep(record, parts.home.proofs, parts.home.signing_key, parts.ledger, actor="me")
         (parts.home.proofs / "privacy-broken.json").write_text("{")
-        parts.home.tuning.mkdir()
         run = replace(dossiers.run(), adapter_digest="sha256:good")
-        (parts.home.tuning / "good.json").write_bytes(msgspec.json.encode(run))
+        runs.keep(parts.home.tuning, run, key)
         with parts.bench(parts.tasks.get("t"), lambda *told: None, asking=False) as bench:
             found = report.gather(
                 sources_of(parts, bench), parts.tasks.get("t"), at=AT, candidate="", with_text=False, key=key.public,
@@ -875,14 +875,6 @@ def test_the_proof_calls_and_tuning_run_of_the_home_are_in_it(house):
     assert [(one.name, one.role) for one in found.privacy.departures] == [("good", "candidate"), ("big", "incumbent")]
     assert found.tuning == run and found.terms == (("synthetic; none", 300),)
     assert found.splits["certification"].calls == 300 and not found.machine.processor.startswith("/")
-
-
-def test_a_damaged_tuning_record_is_an_error(tmp_path):
-    """Not silence."""
-    (tmp_path / "aa.json").write_text("{}")
-    with pytest.raises(CannotDo, match="cannot be read"):
-        report.tuning_run(tmp_path, "sha256:aa")
-    assert report.tuning_run(tmp_path, "sha256:bb") is report.tuning_run(tmp_path, "") is None
 
 
 def test_calls_that_left_are_counted_by_the_name_that_was_called(house):

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 
 import freehold
-from freehold import certify, dossier, prove
+from freehold import certify, cost, dossier, prove, runs
 from freehold.config import Settings
 from freehold.engine import memory
 from freehold.errors import BadModel, CannotDo
@@ -30,11 +30,22 @@ from freehold.ledger import GENESIS, Ledger
 from freehold.results import Results
 from freehold.samples import Samples
 from freehold.sign import SigningKey
-from freehold.types import Answer, Manifest, Outlook, Replayed, Sample, Split, Task, TuningRun, Verdict
+from freehold.types import (
+    Answer,
+    Candidate,
+    Costs,
+    Manifest,
+    Outlook,
+    Replayed,
+    Sample,
+    Split,
+    Task,
+    TuningRun,
+    Verdict,
+)
 from freehold.types.dossier import (
     Chain,
     Change,
-    Costing,
     Departure,
     Dossier,
     Evidence,
@@ -53,7 +64,7 @@ MADE = "dossier.made"
 
 class Sources(Struct, frozen=True):
     """What a report is gathered from. ``bench`` is the task's, and asks nobody; ``signed`` says whether this house's
-    key signed a model's record; ``costs`` works out what a verdict's calls cost, and may be None."""
+    key signed a model's record; ``costs`` works out what a task's calls cost with a candidate."""
 
     home: Home
     settings: Settings
@@ -63,7 +74,7 @@ class Sources(Struct, frozen=True):
     results: Results
     bench: certify.Bench
     signed: Callable[[Manifest], bool]
-    costs: Callable[[Verdict, float], Costing | None] | None = None
+    costs: Callable[[Task, Candidate], Costs]
 
 
 # making one
@@ -138,6 +149,7 @@ def gather(
     verdict = choose(verdicts, task, candidate)
     samples = list(_reduced(sources, task))
     answers = sources.results.answers(task.name, verdict.candidate.key)
+    costs = sources.costs(task, verdict.candidate) if verdict.candidate.digest else None
     certifying = [one.id for one in samples if one.split is Split.CERTIFICATION]
     model = _kept(sources, sources.vault.find(verdict.candidate.digest) if verdict.candidate.digest else None)
     return Evidence(
@@ -159,8 +171,9 @@ def gather(
         signer=signer,
         model=model,
         base=_kept(sources, sources.vault.find(model.manifest.base)) if model and model.manifest.base else None,
-        tuning=tuning_run(sources.home.tuning, verdict.candidate.digest),
-        costs=sources.costs(verdict, at) if sources.costs else None,
+        tuning=_run(sources, verdict),
+        costs=costs,
+        costs_said=cost.sentence(costs) if costs else "",
         with_text=with_text,
         excerpts=_excerpts(sources, task, verdict, answers) if with_text else {},
         fields=_fields(task),
@@ -188,18 +201,6 @@ def choose(verdicts: Sequence[Verdict], task: Task, wanted: str) -> Verdict:
         keys = ", ".join(one.candidate.key for one in found)
         raise CannotDo(f"There are {len(found)} verdicts on {wanted}.", hint=f"Name one by its key: {keys}.")
     return found[0]
-
-
-def tuning_run(folder: Path, digest: str) -> TuningRun | None:
-    """The record of the run that made the adapter with this digest; None where this home has none. Raises CannotDo."""
-    path = folder / f"{digest.removeprefix('sha256:')}.json"
-    if not digest or not path.is_file():
-        return None
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=TuningRun)
-    except (OSError, msgspec.MsgspecError) as error:
-        said = f"The record of the tuning run, {path}, cannot be read: {error}."
-        raise CannotDo(said, hint="Put it back from a copy.") from None
 
 
 class _Reduced(Struct, frozen=True):
@@ -268,6 +269,14 @@ def _kept(sources: Sources, manifest: Manifest | None) -> Kept | None:
         return Kept(manifest, sources.vault.record(manifest), sources.signed(manifest))
     except BadModel as error:
         raise BadModel(f"The record of the model cannot be reported: {error.message}", hint=error.hint) from None
+
+
+def _run(sources: Sources, verdict: Verdict) -> TuningRun | None:
+    """The run that made the candidate. Raises CannotDo where its record was changed."""
+    if not verdict.candidate.digest:
+        return None
+    key = SigningKey.load(sources.home.signing_key).public
+    return runs.find(sources.home.tuning, verdict.candidate.digest, key)
 
 
 # texts

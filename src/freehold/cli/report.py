@@ -140,7 +140,8 @@ def _sources(arguments: argparse.Namespace, name: str) -> Iterator[tuple[Parts, 
         task = parts.tasks.get(name)
         with parts.bench(task, local.Progress(), asking=False) as bench:
             yield parts, task, report.Sources(
-                parts.home, parts.settings, parts.vault, parts.ledger, parts.samples, parts.results, bench, parts.signed
+                parts.home, parts.settings, parts.vault, parts.ledger, parts.samples, parts.results, bench,
+                parts.signed, parts.costs,
             )  # fmt: skip
 
 

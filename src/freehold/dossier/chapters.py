@@ -85,11 +85,8 @@ def _own(evidence: Evidence) -> Iterator[Figure]:
     if say.agreement(verdict):
         note = f"{verdict.worse:,} agree less, {verdict.better:,} more"
     yield Figure("flips.changed", "Scores that changed", [verdict.worse, verdict.better], changed, again, note=note)
-    if evidence.costs is not None and evidence.costs.rows:
-        row = evidence.costs.rows[0]
-        note = f"rented {row.rented_shown}"
-        value = [row.owned, row.rented]
-        yield Figure("cost.beside", row.label, value, row.owned_shown, evidence.costs.command, row.kind, note=note)
+    if beside := money.in_short(evidence):
+        yield beside
     if licence := model.licence_in_short(evidence):
         shows = say.command("models", "show", verdict.candidate.name)
         yield Figure("model.licences", "Licence of the model", licence, licence, shows, Known.COMPUTED)

@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from freehold.types.cost import Costs
 from freehold.types.models import Manifest, Record
 from freehold.types.traffic import Fixing, Outlook, Task, Verdict
 from freehold.types.tuning import CurvePoint, TuningRun
@@ -209,28 +210,6 @@ class Kept(Struct, frozen=True):
     signed: bool
 
 
-class CostRow(Struct, frozen=True):
-    """One line of the comparison: what it costs owned and rented, as texts and as numbers. None: not known."""
-
-    id: str
-    label: str
-    owned: float | None
-    rented: float | None
-    owned_shown: str
-    rented_shown: str
-    kind: Known = Known.ESTIMATE
-
-
-class Costing(Struct, frozen=True):
-    """Owned against rented: lines with two sides, figures that have one (break-even, idle cost, assumptions), and what
-    has to be said of them. Figures' ids begin with ``cost.``."""
-
-    rows: tuple[CostRow, ...]
-    figures: tuple[Figure, ...]
-    notes: tuple[str, ...] = ()
-    command: str = ""
-
-
 class Machine(Struct, frozen=True):
     """What it all ran on: versions and sizes. Nothing that names the machine."""
 
@@ -280,7 +259,8 @@ class Evidence(Struct, frozen=True):
     model: Kept | None = None
     base: Kept | None = None
     tuning: TuningRun | None = None
-    costs: Costing | None = None
+    costs: Costs | None = None
+    costs_said: str = ""  # in a sentence
     with_text: bool = False
     excerpts: dict[str, Excerpt] = {}
     fields: tuple[str, ...] = ()
