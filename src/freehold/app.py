@@ -128,8 +128,8 @@ class Parts(Struct):
             made.close()
 
     @contextlib.contextmanager
-    def bench(self, task: Task, progress: Progress) -> Iterator[Bench]:
-        """What a certification of the task stands on.
+    def bench(self, task: Task, progress: Progress, *, asking: bool = True) -> Iterator[Bench]:
+        """What a certification of the task stands on. Without ``asking`` no judge is asked, and no server is needed.
 
         Raises:
             BadTask: its scorer cannot be made.
@@ -138,7 +138,7 @@ class Parts(Struct):
         from freehold import certify  # with numpy, which the server does not need
 
         with self.scorer(task) as scorer:
-            judge, digest = (None, scorer.digest) if not scorer.asks else self._judge(scorer, progress)
+            judge, digest = (None, scorer.digest) if not scorer.asks else self._judge(scorer, progress, asking)
             yield certify.Bench(self.samples, self.results, self.ledger, scorer, digest, judge, progress)
 
     def costs(self, task: Task, candidate: Candidate | None, calls_per_day: float | None = None) -> Costs:
@@ -194,7 +194,7 @@ class Parts(Struct):
         return TuneOutcome(found.run, outcome.manifest is not None, admit.reasons(outcome.record))
 
     def _judge(
-        self, scorer: Judge, progress: Progress
+        self, scorer: Judge, progress: Progress, asking: bool
     ) -> tuple[Callable[[Sequence[Comparison]], dict[str, Score]], str]:
         """What asks the judge, and the digest of how it scores, its own model included."""
         from freehold import replay
@@ -202,8 +202,10 @@ class Parts(Struct):
         model = self.vault.models().get(scorer.model)
         if model is None:
             raise BadModel(f"The judge {scorer.model!r} is no model of this house.", hint="'freehold models add' it.")
-        asker = replay.Asker(self.home.running())
         digest = "sha256:" + hashlib.sha256(f"{scorer.digest} {model.digest}".encode()).hexdigest()
+        if not asking:
+            return lambda rows: {}, digest
+        asker = replay.Asker(self.home.running())
         return lambda rows: replay.judging.compare(asker, scorer, rows, progress), digest
 
     def close(self) -> None:

@@ -144,6 +144,65 @@ def again(bench: Bench, task: Task, *, margin: float | None = None, by: str = ""
     return [_verdict(bench, task, fixing, one, pairs[one.key], shares) for one in known]
 
 
+def standing(bench: Bench, task: Task, *, anew: bool = False) -> list[Verdict]:
+    """The verdicts as they stand, for whoever reports them: nothing is scored, asked, looked at or written. The order
+    is that of the latest looks, the newest last; no verdict where nobody looked. With ``anew`` scores that changed
+    since the last look count as they are now, for whoever compares.
+
+    Raises:
+        NotDecidable: as `fix`; or a candidate has answers that nobody has looked at.
+    """
+    fixing = bench.results.fixing(task.name, bench.samples.round(task.name))
+    if fixing is None:
+        return []
+    _hold(bench, task, fixing, bench.samples.digest(task, Split.CERTIFICATION), None)
+    latest: dict[str, float | None] = {}
+    for look in bench.results.looks(task.name, fixing.round):
+        latest.pop(look.candidate, None)  # so that the newest is the last
+        latest[look.candidate] = look.p
+    there = {candidate.key: candidate for candidate in bench.results.candidates(task.name)}
+    known = [there[key] for key in latest if key in there]
+    quiet = _quiet(bench)
+    pairs = {candidate.key: _seen(quiet, task, candidate) for candidate in known}
+    for candidate in known:
+        found = _estimate(quiet, fixing, candidate, pairs[candidate.key], fixing.alpha)
+        if not anew and not _same(latest[candidate.key], None if isinstance(found, str) else found.p):
+            raise _unseen(task, candidate)
+    shares = _shares(quiet, fixing)
+    return [_verdict(quiet, task, fixing, one, pairs[one.key], shares) for one in known]
+
+
+def _quiet(bench: Bench) -> Bench:
+    """The same bench, on which nothing is made or asked."""
+    judge = None if bench.judge is None else lambda rows: {}
+    silent = lambda what, done, total: None  # noqa: E731
+    return msgspec.structs.replace(bench, results=bench.results.kept(), judge=judge, tell=silent)
+
+
+def _seen(bench: Bench, task: Task, candidate: Candidate) -> _Pairs:
+    """Both scores of every call, all of which are there. Raises NotDecidable where a score of the candidate is not."""
+    _check_answered(bench, task, candidate)
+    known = bench.results.scores(task.name, candidate.key, bench.digest)
+    theirs = {} if bench.judge is not None else bench.results.scores(task.name, INCUMBENT, bench.digest)
+    for sample in _comparable(bench, task):
+        bears = bench.judge is not None or (sample.id in theirs and _bears(bench, sample, theirs[sample.id]))
+        if bears and sample.id not in known:
+            raise _unseen(task, candidate)
+    return _pairs(bench, task, candidate)
+
+
+def _same(one: float | None, other: float | None) -> bool:
+    """One p-value twice, but for the last digits, which another version of a library may have otherwise."""
+    return one == other if one is None or other is None else math.isclose(one, other, rel_tol=1e-9)
+
+
+def _unseen(task: Task, candidate: Candidate) -> NotDecidable:
+    return NotDecidable(
+        f"{candidate.name} has other answers than at the last look at the certification calls of {task.name!r}.",
+        hint=f"'freehold certify {task.name}' looks at them, on the record.",
+    )
+
+
 def _check_fresh(bench: Bench, task: Task, split: str) -> None:
     """A second name for a task is no second chance. Raises NotDecidable."""
     for other in bench.results.fixings(split):

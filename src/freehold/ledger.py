@@ -18,12 +18,12 @@ import hashlib
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, case, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from freehold.errors import Unaccountable
@@ -196,6 +196,15 @@ class Ledger:
         """How many calls were sent to an upstream."""
         with self._store.reader() as connection:
             return connection.execute(select(func.count()).where(calls.c.left_the_house)).scalar_one()
+
+    def sent(self, names: Collection[str], until: float) -> dict[str, tuple[int, int]]:
+        """Of the calls that were opened until then under each of some names of models: how many there are, and how many
+        of them were sent to an upstream. Names under which nobody called are left out."""
+        left = func.sum(case((calls.c.left_the_house, 1), else_=0))
+        wanted = select(calls.c.model, func.count().label("calls"), left.label("left"))
+        wanted = wanted.where(calls.c.model.in_(list(names)), calls.c.opened_at <= until).group_by(calls.c.model)
+        with self._store.reader() as connection:
+            return {row.model: (row.calls, row.left) for row in connection.execute(wanted)}
 
     def record(
         self,

@@ -16,7 +16,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, RowMapping, Table, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from freehold.errors import StoreFailed
+from freehold.errors import NotDecidable, StoreFailed
 from freehold.store import Store, cause
 from freehold.store.traffic import answers, candidates, fixings, looks, scores
 from freehold.types import Answer, Candidate, Fixing, Look, Replayed, Score, Usage
@@ -84,6 +84,10 @@ class Results:
                 for row in connection.execute(wanted)
             }
 
+    def kept(self) -> Kept:
+        """The same results, for whoever only reads."""
+        return Kept(self._store)
+
     def erase(self, task: str, ids: Sequence[str] | None = None) -> int:
         """Remove what was made of some calls, or of all of a task's: answers, and scores with their details. What was
         laid down and looked at stays: it holds no text. Returns how many answers."""
@@ -136,6 +140,18 @@ class Results:
                 f"{what} cannot be written: {cause(error)}.",
                 hint="Free space where the home is, then give the same command: it goes on where it stopped.",
             ) from None
+
+
+class Kept(Results):
+    """Results to which no score is added."""
+
+    def put_scores(self, task: str, of: str, scorer: str, found: Mapping[str, Score]) -> None:
+        """Raises NotDecidable where there is anything to keep."""
+        if found:
+            raise NotDecidable(
+                f"{len(found)} answers to calls of {task!r} have no score yet.",
+                hint=f"'freehold certify {task}' makes them, on the record.",
+            )
 
 
 def key_of(name: str, digest: str, settings: Mapping[str, Any], engine: str) -> str:

@@ -1,5 +1,6 @@
-"""Pictures of what was measured: records in, text out. `terminal` draws with characters, `svg` with lines."""
+"""Pictures of what was measured: records in, text out. `terminal` draws with characters, `svg` with lines, `curve`
+how a tuning run went."""
 
-from freehold.chart import svg, terminal
+from freehold.chart import curve, svg, terminal
 
-__all__ = ["svg", "terminal"]
+__all__ = ["curve", "svg", "terminal"]

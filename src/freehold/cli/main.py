@@ -26,6 +26,7 @@ VERBS = {
     "certify": "the verdict: is a candidate good enough, on the task's own later calls",
     "cost": "what calls cost on this machine, beside what somebody else charges for them",
     "switch": "the whole move in one command: import, tune, certify, dossier; stops before promotion",
+    "report": "the dossier: one signed file for a switch; and verify one, offline",
     "keys": "make, list and revoke the keys of callers",
     "ledger": "what was called, by whom, and what came of it",
     "audit": "the chain of acts: list it, and verify that none was changed",
