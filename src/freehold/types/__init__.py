@@ -23,6 +23,7 @@ from freehold.types.calls import (
     Usage,
 )
 from freehold.types.models import (
+    ADAPTER,
     Acquired,
     Admission,
     Component,
@@ -67,6 +68,7 @@ from freehold.types.traffic import (
 from freehold.types.tuning import CurvePoint, Parity, TuningRun
 
 __all__ = [
+    "ADAPTER",
     "Acquired",
     "Admission",
     "Answer",
