@@ -10,31 +10,48 @@ from freehold.config import CallerSettings, PoolSettings, QueueSettings
 from freehold.engine.pool import Pool
 from freehold.errors import BadModel, EngineUnready, Overloaded, QueueFull, RateLimited, Stopping, Unsupported
 from freehold.lease import Leases
-from freehold.types import Caller, EngineState, Kind, Manifest, Request, Role, SeatView
+from freehold.types import ADAPTER, Caller, EngineState, Kind, Manifest, Request, Role, SeatView
 
 ANN, BOB = (Caller(f"key_{name}", name, Role.MEMBER) for name in ("ann", "bob"))
 MODELS = {name: Manifest(name, f"sha256:{name}", 1, "gguf", "test", False) for name in "abc"}
 
 
+def adapter(name: str, base: str = "a", size: int = 1) -> Manifest:
+    """An adapter, as the vault has it."""
+    whole = f"{base}+{name}@1"
+    return Manifest(whole, f"sha256:{whole}", size, ADAPTER, "test", False, base=f"sha256:{base}")
+
+
 class Engine:
     """As much of an engine as the pool knows."""
 
-    def __init__(self, model: Manifest, house: "House"):
+    def __init__(self, model: Manifest, house: "House", adapters=()):
         self.model, self.house = model, house
-        self.slots, self.need, self.ready = house.slots, house.need, False
+        self.slots, self.ready = house.slots, False
+        self.need = house.need + sum(one.size for one in adapters)
+        self.adapters = {one.digest: one.name for one in adapters}
+        self.name = "".join([model.name, *(f"+{self.adapters[digest]}" for digest in sorted(self.adapters))])
+
+    def serves(self, model):
+        return model.digest == self.model.digest or model.digest in self.adapters
 
     async def start(self, on_ready):
-        if self.model.name in self.house.broken:
+        loaded = {self.model.name, *self.adapters.values()}
+        if loaded & set(self.house.broken):
             raise BadModel("It is damaged.")
+        self.adapters = {digest: name for digest, name in self.adapters.items() if name not in self.house.left_out}
+        up = sum(state.state == "ready" for state in self.house.pool.states())
+        if up >= self.house.most:
+            raise BadModel("There is no memory on the card.")
         await asyncio.sleep(self.house.start_seconds)
         self.ready = True
-        self.house.log.append(f"{self.model.name} up")
+        self.house.log.append(f"{self.name} up")
         self.on_ready = on_ready
         on_ready()
 
     async def stop(self):
         self.ready = False
-        self.house.log.append(f"{self.model.name} down")
+        self.house.log.append(f"{self.name} down")
 
     def check(self, request):
         if request.body["n"] > 10:
@@ -48,26 +65,40 @@ class Engine:
 class House:
     """A pool of such engines, and leases on it."""
 
-    def __init__(self, *, slots=2, need=10, broken=(), start_seconds=0.0, callers=None, queue=None, **pool):
+    def __init__(
+        self, *, slots=2, need=10, broken=(), left_out=(), spoilt=(), most=99, start_seconds=0.0, callers=None,
+        queue=None, adapters=(), **pool,
+    ):  # fmt: skip
         self.slots, self.need, self.broken, self.start_seconds = slots, need, broken, start_seconds
+        self.left_out, self.spoilt, self.most = left_out, spoilt, most  # by the engine; on the disk; engines at once
+        self.there = list(adapters)
         self.log: list[str] = []
         self.made = 0
         settings = PoolSettings(**{"memory_bytes": 25, "stay_seconds": 0} | pool)
         self.pool = Pool(self, settings, QueueSettings(**queue or {}))
         self.leases = Leases(self.pool, CallerSettings(**callers or {}))
 
-    def build(self, model, vectors):
+    def base(self, adapter):
+        return next(model for model in MODELS.values() if model.digest == adapter.base)
+
+    def adapters(self, model):
+        return [one for one in self.there if one.base == model.digest]
+
+    def build(self, model, vectors, adapters):
         self.made += 1
-        return Engine(model, self)
+        return Engine(model, self, adapters)
 
     def verify(self, model, report):
         report(1, 2)
+        if model.name in self.spoilt:
+            raise BadModel("It is not what was admitted.")
 
     @asynccontextmanager
     async def take(self, caller=ANN, model="a", kind=Kind.CHAT, n=1):
         lease = self.leases.begin(caller)
         try:
-            await lease.take("req_1", Request(kind, model, {"n": n}), MODELS[model])
+            wanted = MODELS[model] if isinstance(model, str) else model
+            await lease.take("req_1", Request(kind, wanted.name, {"n": n}), wanted)
             yield lease
         finally:
             lease.release()

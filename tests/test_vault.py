@@ -18,7 +18,7 @@ from harness import gguf
 
 from freehold.errors import BadModel, CannotDo
 from freehold.sign import SigningKey
-from freehold.types import Admission, Licence, LicenceClass, Manifest, ModelFile, Openness, Record
+from freehold.types import ADAPTER, Admission, Licence, LicenceClass, Manifest, ModelFile, Openness, Record
 from freehold.vault import Vault
 
 
@@ -288,3 +288,49 @@ def test_a_kill_at_any_moment_leaves_whole_models_and_nothing_else(vault):
         found.sweep()
         named = {digest.removeprefix("sha256:") for known in found.list() for digest in found.parts(known)}
         assert blobs(found) == named
+
+
+def adapter(vault: Vault, name: str, base: Manifest, tensors: int = 2) -> Manifest:
+    """An adapter in form alone, as `put` puts a model."""
+    content = gguf(tensors=tensors)
+    folder = vault.folder.parent / "incoming"
+    folder.mkdir()
+    (folder / "a.gguf").write_bytes(content)
+    file = ModelFile("a.gguf", "sha256:" + hashlib.sha256(content).hexdigest(), len(content), "gguf", "weights")
+    record = Record(name, "file:x", False, (file,), Admission.ADMIT, (), Licence("", LicenceClass.UNKNOWN),
+                    Openness("", "unknown"), "freehold", 1.0, format=ADAPTER, base=base.digest)  # fmt: skip
+    manifest = Manifest(name, file.digest, len(content), ADAPTER, "file:x", pinned=False, base=record.base)
+    try:
+        return vault.put(folder, manifest, record, SigningKey.load(vault.folder.parent / "key.pem"))
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_an_adapter_can_be_called_where_its_base_can(vault):
+    """Not one whose base is of a format that no engine opens, and not one that is laid over nothing."""
+    base = put(vault, "base", gguf())
+    tuned = adapter(vault, "base+tuned@1", base)
+    with pytest.raises(CannotDo, match="cannot be an adapter's name"):
+        adapter(vault, "tuned", base, tensors=3)
+    with pytest.raises(CannotDo, match="cannot be a model's name"):
+        put(vault, "base+model@1", gguf(tensors=4))
+    elsewhere = Manifest("gone", "sha256:" + "0" * 64, 1, "gguf", "file:x", pinned=False)
+    lost = adapter(vault, "gone+tuned@1", elsewhere, tensors=5)
+    assert vault.models() == {"base": base, "base+tuned@1": tuned} and lost in vault.list()
+    assert vault.base(tuned) == base and vault.base(lost) is None
+    assert vault.adapters(base) == [tuned]
+
+
+def test_an_adapter_belongs_to_the_model_that_its_name_begins_with(vault):
+    """Where two names stand for the same bytes; and to the other when that one is gone."""
+    first, second = put(vault, "first", gguf()), put(vault, "second", gguf())
+    one, two = adapter(vault, "first+a@1", first), adapter(vault, "second+a@1", second, tensors=3)
+    other = adapter(vault, "first+b@1", first, tensors=4)
+    assert vault.base(one) == first and vault.base(two) == second
+    assert vault.adapters(first) == [other, one] and vault.adapters(second) == [two]  # the newest first
+    vault.remove("second")
+    time.sleep(0.15)
+    assert vault.base(two) == first and vault.adapters(first) == [other, two, one]
+    vault.remove("first+a@1")
+    time.sleep(0.15)
+    assert one.name not in vault.models() and vault.adapters(first) == [other, two]

@@ -16,10 +16,11 @@ from freehold import openness, sign
 from freehold.config import TrustSettings
 from freehold.errors import BadConfig, BadModel
 from freehold.ledger import Ledger
-from freehold.scan import folder, templates
+from freehold.scan import adapter, folder, templates
 from freehold.scan.base import BLOCK, FETCH_AGAIN, HOLD, NOTE, Rule
 from freehold.scan.sandbox import stamp
 from freehold.types import (
+    ADAPTER,
     Acquired,
     Admission,
     Finding,
@@ -102,19 +103,29 @@ class Judgement(msgspec.Struct, frozen=True):
     acquired: Acquired
 
 
+class Base(msgspec.Struct, frozen=True):
+    """The admitted model that an adapter belongs to: the digest of its file, its licence as it was told here, and what
+    an adapter is held against."""
+
+    digest: str
+    licence: Licence
+    model: adapter.Base
+
+
 def judge(
-    acquired: Acquired, trust: TrustSettings, seal: str, progress: Progress, *, published: str = "", base: str = ""
-) -> Judgement:
+    acquired: Acquired, trust: TrustSettings, seal: str, progress: Progress, *, published: str = "",
+    base: Base | None = None,
+) -> Judgement:  # fmt: skip
     """Look into every file of a quarantined model and say what the gate makes of it. Nothing is kept or changed.
 
     ``seal`` is the setting of that name; ``published`` is the chat template as its publisher has it, to compare with;
-    ``base`` is the digest of the model that an adapter belongs to.
+    ``base`` is the model that an adapter belongs to.
 
     Raises:
         CannotDo: it cannot be looked into.
     """
     scanned = folder.scan(acquired.folder, seal, progress)
-    licence = licences.judge(scanned.files, acquired)
+    licence = licences.judge(scanned.files, acquired, (base.model.name, base.licence) if base else None)
     grade = openness.grade(scanned.files, licence)
     signatures = _signatures(acquired.folder, scanned.files, trust)
     main = _main(scanned.files)
@@ -122,6 +133,7 @@ def judge(
         *_looked_at(scanned.findings, scanned.files, trust),
         *_promises(acquired, scanned.files),
         *_weights(main),
+        *_of_base(main, base),
         *_of_licence(licence, trust),
         *_of_grade(grade, trust),
         *_of_signatures(signatures, trust),
@@ -143,7 +155,7 @@ def judge(
         converted=acquired.converted,
         chosen=acquired.chosen,
         via=acquired.via,
-        base=base,
+        base=base.digest if base else "",
         **_facts(main, scanned.files),
     )
     return Judgement(record, scanned.files, acquired)
@@ -221,7 +233,7 @@ def _format(file: Judged) -> str:
         return file.format
     split = file.facts.get("split")
     if file.facts.get("type", "model") == "adapter":
-        return "gguf-adapter"
+        return ADAPTER
     return "gguf-split" if split and split[1] > 1 else "gguf"
 
 
@@ -269,7 +281,20 @@ def _promises(acquired: Acquired, files: Iterable[Judged]) -> list[Finding]:
 def _weights(main: Judged | None) -> list[Finding]:
     if main is None:
         return [_finding(NOTHING)]
-    return [] if _format(main) in SERVED else [_finding(UNSERVED, f"No engine here opens {_format(main)}.", main.file)]
+    if _format(main) in (*SERVED, ADAPTER):
+        return []
+    return [_finding(UNSERVED, f"No engine here opens {_format(main)}.", main.file)]
+
+
+def _of_base(main: Judged | None, base: Base | None) -> list[Finding]:
+    """An adapter is held against its base; what is none has no base."""
+    if main is None:
+        return []
+    if _format(main) == ADAPTER:
+        found = adapter.judge(main.facts, base.model) if base else [(adapter.BASE, adapter.BASE.meaning)]
+    else:
+        found = [(adapter.NO_ADAPTER, adapter.NO_ADAPTER.meaning)] if base and _format(main) in SERVED else []
+    return [_finding(rule, meaning, main.file) for rule, meaning in found]
 
 
 def _of_licence(licence: Licence, trust: TrustSettings) -> list[Finding]:

@@ -76,7 +76,7 @@ async def answer(
         tally.manifest = way.model
         tap = house.tap(caller, request)
         await lease.take(call_id, request, way.model)
-        reply = tally.reply = lease.engine.ask(request, lease.engine_done)
+        reply = tally.reply = lease.ask(request)
         if way.upstream:
             await entry.leaves()
         while piece := await reply.read():

@@ -38,7 +38,7 @@ from freehold.engine.llamacpp import LlamaCpp
 from freehold.engine.pool import Pool
 from freehold.engine.remote import Relay, RemoteEngine, relaying
 from freehold.engine.upstream import REMOTE, Upstream, all_of, check_names
-from freehold.errors import BadConfig, BadModel, CannotDo, PortTaken, SealMissing, UnsafeBind
+from freehold.errors import BadConfig, BadModel, CannotDo, ModelNotFound, PortTaken, SealMissing, UnsafeBind
 from freehold.home import Home, Running
 from freehold.lease import Leases
 from freehold.ledger import Ledger
@@ -314,16 +314,28 @@ class _Workshop:
         self._engine, self.folder, self.outside, self._verified = engine, folder, outside, verified
         self._metadata: dict[str, dict[str, Any]] = {}  # by digest; reading it anew takes a moment
 
-    def build(self, model: Manifest, vectors: bool) -> Engine:
-        """See `pool.Builder.build`."""
+    def base(self, adapter: Manifest) -> Manifest:
+        """See `pool.Builder.base`."""
+        if (found := self._vault.base(adapter)) is None:
+            raise ModelNotFound(f"The base of {adapter.name!r} is not here any more.", hint="", param="model")
+        return found
+
+    def adapters(self, model: Manifest) -> list[Manifest]:
+        """See `pool.Builder.adapters`."""
+        return self._vault.adapters(model)
+
+    def build(self, model: Manifest, vectors: bool, adapters: Sequence[Manifest]) -> Engine:
+        """See `pool.Builder.build`. An adapter is built for its vectors alone, over its base."""
         if model.format == REMOTE:
             return self.outside.engines[model.name]
-        file = self._vault.blob(model.digest)
-        if model.digest not in self._metadata:
-            self._metadata[model.digest] = self._vault.record(model).metadata
-        settings, seal_mode = self._settings.engine_for(model.name), self._settings.seal
-        metadata = self._metadata[model.digest]
-        return self._engine(model, file, metadata, self.folder, settings, seal_mode, vectors=vectors)
+        opened, over = (self.base(model), [model]) if model.is_adapter else (model, adapters)
+        if opened.digest not in self._metadata:
+            self._metadata[opened.digest] = self._vault.record(opened).metadata
+        return self._engine(
+            model, self._vault.blob(opened.digest), self._metadata[opened.digest], self.folder,
+            self._settings.engine_for(opened.name), self._settings.seal, vectors=vectors,
+            adapters=[(adapter, self._vault.blob(adapter.digest)) for adapter in over],
+        )  # fmt: skip
 
     def verify(self, model: Manifest, report: Callable[[int, int], None]) -> None:
         """See `pool.Builder.verify`. What was verified a moment ago is not read again."""

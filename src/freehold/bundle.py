@@ -218,7 +218,7 @@ class Bundle:
     def _check_index(self) -> None:
         """Every name and number in the index is one that `export` writes: none can lead anywhere else."""
         models = self.index.models
-        called = [check_model_name(model.name) for model in models]
+        called = [check_model_name(model.name, adapter=model.is_adapter or None) for model in models]
         digests = [digest for model in models for digest in (model.digest, model.record)]
         digests += [member.digest for member in self.index.members.values()]
         good = (

@@ -11,19 +11,23 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from freehold import acquire, admit, bundle, convert, disk, sign
+from freehold import acquire, admit, bundle, convert, disk, names, sign
 from freehold.config import Settings
 from freehold.errors import BadModel, CannotDo
 from freehold.held import Waiting, digest_of
 from freehold.home import Home
 from freehold.ledger import Ledger
+from freehold.scan import adapter, gguf
+from freehold.scan.base import Malformed
+from freehold.scan.tape import Truncated
 from freehold.types import Acquired, Admission, Held, Manifest, Progress, Record, Ruling
-from freehold.vault import Vault
+from freehold.vault import SERVED, Vault
 
 
 class Wish(Struct, frozen=True):
-    """What to bring in, and how. ``base`` names the admitted model that an adapter belongs to; ``published`` is the
-    chat template as its publisher has it; ``replace`` lets a name move from one model to another."""
+    """What to bring in, and how. ``base`` names the admitted model that an adapter belongs to, whose ``name`` may then
+    be given whole (``BASE+ADAPTER@VERSION``) or its own part alone; ``published`` is the chat template as its publisher
+    has it; ``replace`` lets a name move from one model to another."""
 
     source: str
     name: str = ""
@@ -56,17 +60,20 @@ class Intake:
         Raises:
             CannotDo: as the parts do. Nothing is kept but a download that can be gone on with.
         """
-        base = self._vault.get(wish.base).digest if wish.base else ""
+        base = self._vault.get(wish.base) if wish.base else None
+        name = wish.name if base is None or names.adapter_name(wish.name) else ""
         with acquire.quarantine(self._home.folder) as folder:
             acquired = acquire.fetch(
                 acquire.parse(wish.source), folder, self._progress,
-                name=wish.name, include=wish.include, exclude=wish.exclude, downloads=self._home.downloads,
+                name=name, include=wish.include, exclude=wish.exclude, downloads=self._home.downloads,
             )  # fmt: skip
             if wish.convert:
                 acquired = convert.convert(acquired, self._settings.seal, self._progress)
             chosen = [f"--include {glob}" for glob in wish.include] + [f"--exclude {glob}" for glob in wish.exclude]
-            acquired = msgspec.structs.replace(acquired, chosen=tuple(chosen))
-            return self._let_in(acquired, actor, base=base, published=wish.published, replace=wish.replace)
+            name = self._adapter_name(base, wish.name, acquired) if base else acquired.name
+            acquired = msgspec.structs.replace(acquired, name=name, chosen=tuple(chosen))
+            digest = base.digest if base else ""
+            return self._let_in(acquired, actor, base=digest, published=wish.published, replace=wish.replace)
 
     def starter(self, actor: str) -> Manifest:
         """Bring the starter model in, through the very same gate. Raises as `add`, and BadModel if it is refused."""
@@ -160,8 +167,47 @@ class Intake:
         return self._admit(judgement, actor, replace=replace, ruling=ruling)
 
     def _look(self, acquired: Acquired, published: str, base: str) -> admit.Judgement:
-        settings = self._settings
-        return admit.judge(acquired, settings.trust, settings.seal, self._progress, published=published, base=base)
+        settings, found = self._settings, self._base(base) if base else None
+        return admit.judge(acquired, settings.trust, settings.seal, self._progress, published=published, base=found)
+
+    def _base(self, digest: str) -> admit.Base:
+        """What an adapter is held against. Raises CannotDo, BadModel: its base is not here, or is not what it was."""
+        manifest = self._vault.find(digest)
+        if manifest is None:
+            raise CannotDo(f"The base of the adapter, {digest}, is not here.", hint="Add it first.")
+        record, shapes = self._vault.record(manifest), None
+        if manifest.format in SERVED:
+            self._vault.check(manifest, lambda done, total: self._progress("verifying", done, total))
+            try:
+                shapes = gguf.shapes(self._vault.blob(digest))
+            except (Malformed, Truncated, OSError) as error:
+                raise BadModel(
+                    f"The base {manifest.name!r} cannot be read: {error}.", hint="See 'freehold models verify'."
+                ) from None
+        return admit.Base(digest, record.licence, adapter.Base(manifest.name, manifest.architecture, shapes))
+
+    def _adapter_name(self, base: Manifest, wished: str, acquired: Acquired) -> str:
+        """What an adapter is called: as was wished, its own part completed by its base and the next version that is
+        free; the same file keeps its name."""
+        whole = names.adapter_name(wished)
+        if whole is not None and whole.base != base.name:
+            raise CannotDo(
+                f"{wished!r} would be an adapter of {whole.base!r}, and its base is {base.name!r}.",
+                hint=f"Call it {names.AdapterName(base.name, whole.adapter, whole.version)}, or name the other --base.",
+            )
+        if whole is not None:
+            return wished
+        stem = wished or names.adapter_stem(acquired.name)
+        names.check_model_name(f"{base.name}+{stem}@1", adapter=True)
+        digests = {disk.hash_file(path) for path in acquired.folder.glob("*.gguf")}
+        taken = [
+            (parts.version, known)
+            for known in self._vault.list()
+            if (parts := names.adapter_name(known.name)) and (parts.base, parts.adapter) == (base.name, stem)
+        ]
+        same = [known.name for _, known in taken if known.digest in digests and known.base == base.digest]
+        next_free = max((version for version, _ in taken), default=0) + 1
+        return same[0] if same else str(names.AdapterName(base.name, stem, next_free))
 
     def _admit(self, judgement: admit.Judgement, actor: str, *, replace: bool, ruling: Ruling | None) -> Outcome:
         key = sign.SigningKey.load(self._home.signing_key)
@@ -216,7 +262,7 @@ def from_file(path: Path) -> Wish:
 def _named(record: Record) -> Manifest:
     """As much of a manifest as a name is checked by."""
     digest = next((file.digest for file in record.files if file.kind == "weights"), "")
-    return Manifest(record.name, digest, 0, record.format, record.source, record.pinned)
+    return Manifest(record.name, digest, 0, record.format, record.source, record.pinned, base=record.base)
 
 
 def _from_afar(ruling: Ruling | None, sender: str) -> Ruling | None:

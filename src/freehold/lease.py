@@ -11,7 +11,7 @@ import math
 import time
 
 from freehold.config import CallerSettings
-from freehold.engine.base import Engine
+from freehold.engine.base import Reply
 from freehold.engine.pool import Pool
 from freehold.engine.seat import Ticket
 from freehold.errors import RateLimited
@@ -28,10 +28,9 @@ class Lease:
         self.ticket: Ticket | None = None
         in_hand.add(self)
 
-    @property
-    def engine(self) -> Engine:
-        """The engine whose slot it holds."""
-        return self.ticket.engine
+    def ask(self, request: Request) -> Reply:
+        """Put the request to the engine whose slot it holds. Raises as `base.Engine.ask`."""
+        return self.ticket.engine.ask(request, self.ticket.model, self.engine_done)
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:

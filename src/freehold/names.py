@@ -8,6 +8,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 
+from msgspec import Struct
+
 from freehold.errors import AcquireFailed, CannotDo
 
 KEPT_NOTHING = "Nothing was kept."
@@ -19,6 +21,18 @@ _SUFFIX = re.compile(
     r"\.(gguf|ggml|safetensors|onnx|keras|h5|hdf5|pt|pth|bin|ckpt|pkl|npz|npy|nemo|tar)$", re.IGNORECASE
 )
 _NAME = re.compile(r"[a-z0-9_][a-z0-9._-]{0,99}")
+_ADAPTER = re.compile(rf"({_NAME.pattern})\+([a-z0-9][a-z0-9._-]{{0,63}})@([1-9][0-9]{{0,5}})")
+
+
+class AdapterName(Struct, frozen=True):
+    """The name of an adapter: that of its base, its own, and which of that name it is."""
+
+    base: str
+    adapter: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.base}+{self.adapter}@{self.version}"
 
 
 def size(count: int) -> str:
@@ -106,16 +120,37 @@ def _folders(path: str) -> list[str]:
     return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
-def is_model_name(text: str) -> bool:
-    """May a model be called that? Lower-case letters, digits, ``.``, ``-`` and ``_``, 100 at most, no dot first."""
-    return _NAME.fullmatch(text) is not None
+def adapter_name(text: str) -> AdapterName | None:
+    """The parts of ``BASE+ADAPTER@VERSION``; None for what is not of this form."""
+    found = _ADAPTER.fullmatch(text)
+    return AdapterName(found[1], found[2], int(found[3])) if found else None
 
 
-def check_model_name(text: str) -> str:
-    """The same name, if it can be a model's and a folder's. Raises CannotDo."""
-    if not is_model_name(text):
+def adapter_stem(text: str) -> str:
+    """What an adapter is called beside its base: like `model_name`, but for what may stand first and how long it is."""
+    return model_name(text).lstrip("._-")[:64] or "adapter"
+
+
+def is_model_name(text: str, *, adapter: bool | None = None) -> bool:
+    """May a model be called that? Lower-case letters, digits, ``.``, ``-`` and ``_``, 100 at most, no dot first.
+
+    An adapter is called ``BASE+ADAPTER@VERSION``, and nothing else is; ``adapter`` says which of the two it is, None
+    that it may be either.
+    """
+    plain, own = _NAME.fullmatch(text) is not None, _ADAPTER.fullmatch(text) is not None
+    return (plain or own) if adapter is None else own if adapter else plain
+
+
+def check_model_name(text: str, *, adapter: bool | None = None) -> str:
+    """The same name, if it can be a model's and a folder's; ``adapter`` as for `is_model_name`. Raises CannotDo."""
+    if is_model_name(text, adapter=adapter):
+        return text
+    if adapter:
         raise CannotDo(
-            f"{shown(text)!r} cannot be a model's name.",
-            hint=f"Use lower-case letters, digits, '.', '-' and '_'; for example {model_name(text)!r}.",
+            f"{shown(text)!r} cannot be an adapter's name.",
+            hint="An adapter is called BASE+ADAPTER@VERSION: the name of its base, its own, and a number from 1 on.",
         )
-    return text
+    raise CannotDo(
+        f"{shown(text)!r} cannot be a model's name.",
+        hint=f"Use lower-case letters, digits, '.', '-' and '_'; for example {model_name(text)!r}.",
+    )

@@ -22,6 +22,7 @@ from freehold.acquire.quarantine import quarantine
 from freehold.acquire.source import Source, parse
 from freehold.acquire.wheel import STARTER, Pin, engine, package
 from freehold.errors import AcquireFailed
+from freehold.names import adapter_name
 from freehold.types import Acquired, Progress
 
 __all__ = [
@@ -59,7 +60,7 @@ def fetch(
     Raises:
         AcquireFailed: it is not there, may not be had, is not what was promised, or there is no space for it.
     """
-    if name and name != model_name(name):
+    if name and name != model_name(name) and adapter_name(name) is None:
         raise AcquireFailed(
             f"{name!r} cannot be a model's name.",
             hint=f"Use lower-case letters, digits, '.', '-' and '_'; for example {model_name(name)!r}.",

@@ -70,6 +70,7 @@ def _seat(view: SeatView, caller: Caller, sees_all: bool) -> dict[str, Any]:
             {
                 "call": ticket.call_id,
                 "caller": ticket.caller.name,
+                "model": ticket.model,
                 "kind": ticket.kind.value,
                 "seconds": round(ticket.seconds, 3),
             }

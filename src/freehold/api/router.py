@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import unquote
 
 from msgspec import Struct
 
@@ -105,7 +106,7 @@ class Router:
         if request.path == MODELS:
             ends = {"has_more": False, "first_id": models[0]["id"], "last_id": models[-1]["id"]} if models else {}
             return {"object": "list", "data": models} | (ends if shape is _anthropic_model else {})
-        wanted = request.path.removeprefix(MODELS + "/")
+        wanted = unquote(request.path.removeprefix(MODELS + "/"))  # an adapter's name has signs that clients escape
         for model in models:
             if model["id"] == wanted:
                 return model

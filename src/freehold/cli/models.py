@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from freehold import acquire, bom, intake, sign
+from freehold import acquire, bom, intake, names, sign
 from freehold.app import Parts
 from freehold.cli import local
 from freehold.errors import CannotDo
@@ -38,7 +38,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="hf:ORG/REPO[@REVISION][/FILE]; file:PATH or PATH, a file or a folder; "
         "pkg:NAME==VERSION/PATH[#sha256=...]; oci:PATH[:TAG] or oci-archive:PATH[:TAG]",
     )
-    parser.add_argument("--name", default="", help="what to call it here (default: from the source)")
+    parser.add_argument(
+        "--name",
+        default="",
+        help="what to call it here (default: from the source); of an adapter its own part is enough: with --base B, "
+        "'tickets' becomes B+tickets@1, or @2 where that is taken",
+    )
     parser.add_argument("--include", metavar="GLOB", action="append", default=[], help="only these files; repeatable")
     parser.add_argument("--exclude", metavar="GLOB", action="append", default=[], help="not these files; repeatable")
     parser.add_argument("--convert", action="store_true", help="turn a plain-data PyTorch checkpoint into safetensors")
@@ -301,6 +306,7 @@ def _page(manifest: Manifest | None, record: Record) -> list[str]:
         f"  model         {record.format}, {record.architecture or 'unknown'}, "
         f"{record.parameters:,} parameters, context {record.context or 'unknown'}",
         *(f"  converted     {path} from {old}" for path, old in record.converted.items()),
+        *([f"  adapter of    {_base_name(record)}{record.base}"] if record.base else []),
         f"  base          {', '.join(record.base_models) or 'none stated'}",
         f"  licence       {_licence(record)}",
         *(f"                asks: {ask}" for ask in record.licence.asks),
@@ -317,6 +323,11 @@ def _page(manifest: Manifest | None, record: Record) -> list[str]:
         *(["  findings", *_findings(record.findings)] if record.findings else ["  findings      none"]),
     ]
     return lines
+
+
+def _base_name(record: Record) -> str:
+    parts = names.adapter_name(record.name)
+    return f"{parts.base}, " if parts else ""
 
 
 def _signature(found) -> str:

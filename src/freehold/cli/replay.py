@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from freehold import replay, scorers
+from freehold import names, replay, scorers
 from freehold.cli import local
 from freehold.errors import BadModel, BadTraffic, CannotDo, NotRunning
 from freehold.home import Home, Running
@@ -174,7 +174,7 @@ class _Replay:
         kinds = {engine["model"]: engine["kind"] for engine in live["engines"]} if live else {}
         usual = next(iter(kinds.values()), self._arguments.engine)
         models = _models(parts, live, self._arguments)
-        candidates = [self._candidate(model, kinds.get(model.name, usual)) for model in models]
+        candidates = [self._candidate(model, kinds.get(self._opened(model).name, usual)) for model in models]
         candidates = list({one.key: one for one in candidates}.values())  # two names of one model are one candidate
         missing = {one.key: self._missing(one) for one in candidates}
         if not any(missing.values()):
@@ -184,10 +184,19 @@ class _Replay:
             return [self._answer(one, missing[one.key], asker) for one in candidates]
 
     def _candidate(self, model: Manifest, kind: str) -> Candidate:
-        settings = self._parts.settings.engine_for(model.name)
+        opened = self._opened(model)
+        settings = self._parts.settings.engine_for(opened.name)
         digest = model.digest if model.digest.startswith("sha256:") else ""
-        engine = replay.engine(model, settings, kind) if digest else f"upstream {model.source}"
+        base = opened.digest if model.is_adapter else ""
+        engine = replay.engine(opened, settings, kind, base) if digest else f"upstream {model.source}"
         return self._parts.results.candidate(model.name, digest, self._settings, engine)
+
+    def _opened(self, model: Manifest) -> Manifest:
+        """The model whose engine answers as this one: an adapter's base. Raises BadModel."""
+        found = self._parts.vault.base(model) if model.is_adapter else model
+        if found is None:
+            raise BadModel(f"The base of {model.name!r} is not here.", hint="'freehold models list' shows what is.")
+        return found
 
     def _missing(self, candidate: Candidate) -> list[str]:
         """The calls that this candidate still has to answer."""
@@ -225,13 +234,17 @@ class _Replay:
 
     def _check(self, candidate: Candidate) -> Callable[[dict[str, Any]], None]:
         """Raises where the server's engine is not the one that the candidate's key was made of."""
-        settings = self._parts.settings.engine_for(candidate.name)
+        parts = names.adapter_name(candidate.name) if candidate.digest else None
+        model = self._parts.vault.get(candidate.name) if parts else None
+        opened = self._opened(model) if model else None
+        name, base = (opened.name, opened.digest) if opened else (candidate.name, "")
+        settings = self._parts.settings.engine_for(name)
 
         def check(status: dict[str, Any]) -> None:
             for state in status["engines"]:
-                if state["model"] != candidate.name or state["purpose"] != "text" or not candidate.digest:
+                if state["model"] != name or state["purpose"] != "text" or not candidate.digest:
                     continue
-                said = replay.described(state["kind"], settings, state["context"], state["slots"])
+                said = replay.described(state["kind"], settings, state["context"], state["slots"], base)
                 if said != candidate.engine:
                     raise CannotDo(
                         f"The server runs {said}; by this home's settings it should be {candidate.engine}.",

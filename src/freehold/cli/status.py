@@ -12,6 +12,7 @@ import freehold
 from freehold import config, seal
 from freehold.cli import local
 from freehold.errors import BadModel, CannotDo
+from freehold.types import ADAPTER
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,7 +133,8 @@ def _show(facts: dict[str, Any]) -> None:
     for model in facts["models"]:
         hash_ = "hash verified" if model["verified"] else "HASH DOES NOT VERIFY"
         pinned = "pinned" if model["pinned"] else "not pinned"
-        print(f"  model   {model['name']}  {model['digest']}  {hash_}, {pinned}")
+        kind = "adapter" if model["format"] == ADAPTER else "model  "
+        print(f"  {kind} {model['name']}  {model['digest']}  {hash_}, {pinned}")
     for upstream in facts["upstreams"]:
         _show_upstream(upstream)
     if facts["capture"] and any(facts["capture"].values()):
@@ -144,6 +146,8 @@ def _show(facts: dict[str, Any]) -> None:
         name = local.engine_name(engine).removeprefix("engine ")
         print(f"  engine  {name}: {engine['kind']}, {engine['state']}, restarted {engine['restarts']} times; {size}")
         print(f"          chat template: {engine['template']}")
+        if engine["adapters"]:
+            print(f"          adapters: {', '.join(engine['adapters'])}")
     print(f"  seal    {facts['seal']['mode']}")
     for process in facts["seal"]["processes"]:
         print(f"    {process['who']}, process {process['pid']}, {process['state']}")

@@ -54,6 +54,9 @@ class Engine(Protocol):
     slots: int
     need: int
 
+    def serves(self, model: Manifest) -> bool:
+        """Does it answer as this model: its own, or an adapter that it has loaded?"""
+
     @property
     def ready(self) -> bool:
         """Does it take calls now?"""
@@ -74,11 +77,12 @@ class Engine(Protocol):
     def check(self, request: Request) -> None:
         """Raises what `ask` would raise for the request itself, whatever the engine is doing."""
 
-    def ask(self, request: Request, on_done: Callable[[], None]) -> Reply:
-        """The engine's reply to a request, which it gets when the reply is read; whoever has it closes it. ``on_done``
-        is called when the engine has said its last, which may be long before the client has read it.
+    def ask(self, request: Request, model: Manifest, on_done: Callable[[], None]) -> Reply:
+        """The engine's reply to a request, which it gets when the reply is read; whoever has it closes it. ``model``
+        is the one to answer as: see `serves`. ``on_done`` is called when the engine has said its last, which may be
+        long before the client has read it.
 
         Raises:
-            EngineUnready: it is starting or restarting.
+            EngineUnready: it is starting or restarting, or has not loaded that model.
             BadRequest: no engine of this kind could answer it.
         """

@@ -26,6 +26,13 @@ from freehold.types import Layer
 SEAL_REQUIRED = "The seal is required and the kernel lacks"
 
 
+class Adapter(Struct, frozen=True):
+    """An adapter to load. It answers whoever does not say otherwise at this ``scale``."""
+
+    path: str
+    scale: float
+
+
 class Order(Struct, frozen=True):
     """What the gateway asks its child to become."""
 
@@ -45,6 +52,7 @@ class Order(Struct, frozen=True):
     gpu_layers: int = -1
     flash_attention: str = "auto"
     kv_type: str = "f16"
+    adapters: tuple[Adapter, ...] = ()  # a call names one by its place in this list
 
 
 class Word(Struct, frozen=True):
@@ -76,7 +84,10 @@ def main() -> int:
 
 
 def _seal(order: Order) -> tuple[Layer, ...]:
-    plan = seal.engine_plan(model=Path(order.model), folder=Path(order.socket).parent, data_bytes=order.memory)
+    plan = seal.engine_plan(
+        model=Path(order.model), folder=Path(order.socket).parent,
+        adapters=[Path(adapter.path) for adapter in order.adapters], data_bytes=order.memory,
+    )  # fmt: skip
     return seal.put_on(order.seal, plan)
 
 

@@ -10,6 +10,8 @@ object:
     die_after   kill the process after this many tokens
     mark        a name under which ``GET /tally`` says how many tokens were said, and when the connection ended
 
+An adapter says the name of its file instead of "word"; where there are adapters, a call that says nothing of them is
+answered with "mixed".
 One token is one word; a prompt has as many tokens as words. Every event of a stream is written on its own, as
 engines do, so that whoever relays them has the work that an engine would give.
 """
@@ -22,7 +24,7 @@ import signal
 import threading
 import time
 from asyncio import selector_events
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -71,7 +73,8 @@ def serve(order: Order) -> threading.Thread:
     selector_events._HAS_SENDMSG = False  # asyncio would gather its writes with a call that the seal refuses
 
     async def listen() -> None:
-        mock = Mock(order.name, order.context)
+        names = [os.path.basename(adapter.path) for adapter in order.adapters]
+        mock = Mock(order.name, order.context, names)
         server = await asyncio.get_running_loop().create_unix_server(mock.talk, order.socket, backlog=4096)
         listening.set()
         await server.serve_forever()
@@ -83,10 +86,11 @@ def serve(order: Order) -> threading.Thread:
 
 
 class Mock:
-    """The pretended engine, for any number of connections. ``tally`` holds the tokens said, by mark."""
+    """The pretended engine, for any number of connections. ``adapters`` are what each adapter says; ``tally`` holds the
+    tokens said, by mark."""
 
-    def __init__(self, name: str, context: int):
-        self.name, self.context = name, context
+    def __init__(self, name: str, context: int, adapters: Sequence[str] = ()):
+        self.name, self.context, self.adapters = name, context, adapters
         self.tally: dict[str, int] = {}
         self.ended: dict[str, float] = {}  # by mark, on the machine's monotonic clock
         self.said = 0
@@ -95,6 +99,16 @@ class Mock:
     def talk(self) -> Talk:
         """The protocol of one connection."""
         return Talk(self)
+
+    def word(self, lora: list[dict[str, Any]] | None) -> str:
+        """What is said to a call that asks for these adapters: the name of each that has a scale, as the real engine
+        adds them up; and as there, a place where none is counts for nothing."""
+        if not self.adapters:
+            return "word "
+        if not lora:
+            return "mixed "
+        said = [self.adapters[one["id"]] for one in lora if one["scale"] and one["id"] < len(self.adapters)]
+        return "".join(f"{name} " for name in said) or "word "
 
     def count(self, job: Job) -> None:
         """One more token was said."""
@@ -124,6 +138,7 @@ class Job(Struct):
     prompt: int
     tokens: int
     limit: int
+    word: str = "word "
     said: int = 0
 
 
@@ -208,7 +223,8 @@ class Talk(asyncio.Protocol):
             self._plain(script.status, {"error": {"message": "as ordered", "type": "server_error"}})
             return False
         limit = body.get("max_tokens") or body.get("max_completion_tokens") or body.get("max_output_tokens")
-        job = Job(kind, script, prompt, min(script.tokens, limit or script.tokens), limit or -1)
+        job = Job(kind, script, prompt, min(script.tokens, limit or script.tokens), limit or -1,
+                  self._mock.word(body.get("lora")))  # fmt: skip
         self._job = job
         answer = self._stream(job) if body.get("stream") else self._whole(job)
         if script.is_instant and job.tokens <= _AT_ONCE:
@@ -238,7 +254,7 @@ class Talk(asyncio.Protocol):
     def _stream(self, job: Job) -> Iterator[bytes | int]:
         """The pieces of a stream; a number is the position of the token that comes next."""
         yield b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-        shape = _shape(job.kind, self._mock.name, job.prompt)
+        shape = _shape(job.kind, self._mock.name, job.prompt, job.word)
         for event in shape.opening():
             yield _chunk(event)
         for position in range(job.tokens):
@@ -250,7 +266,7 @@ class Talk(asyncio.Protocol):
 
     def _whole(self, job: Job) -> Iterator[bytes | int]:
         yield from range(job.tokens)
-        yield _response(200, _whole(job.kind, self._mock.name, job.prompt, job.tokens))
+        yield _response(200, _whole(job.kind, self._mock.name, job.prompt, job.tokens, job.word))
 
     def _plain(self, status: int, document: Any) -> None:
         self._transport.write(_response(status, document))
@@ -259,8 +275,8 @@ class Talk(asyncio.Protocol):
 class _Shape:
     """The events of one stream, in the format of its endpoint."""
 
-    def __init__(self, kind: Kind, model: str, prompt: int):
-        self.kind, self.model, self.prompt = kind, model, prompt
+    def __init__(self, kind: Kind, model: str, prompt: int, word: str):
+        self.kind, self.model, self.prompt, self.word = kind, model, prompt, word
         self._chunks: dict[int, bytes] = {}
 
     def chunk(self, count: int) -> bytes:
@@ -282,10 +298,11 @@ class _Shape:
 
     def token(self, count: int) -> bytes:
         if self.kind is Kind.MESSAGE:
-            return _named({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "word "}})
+            delta = {"type": "text_delta", "text": self.word}
+            return _named({"type": "content_block_delta", "index": 0, "delta": delta})
         if self.kind is Kind.RESPONSE:
-            return _named({"type": "response.output_text.delta", "delta": "word ", "timings": self.timings(count)})
-        return self.chat({"content": "word "}, count)
+            return _named({"type": "response.output_text.delta", "delta": self.word, "timings": self.timings(count)})
+        return self.chat({"content": self.word}, count)
 
     def closing(self, tokens: int) -> list[bytes]:
         if self.kind is Kind.MESSAGE:
@@ -293,7 +310,7 @@ class _Shape:
             end = {"type": "message_delta", "delta": delta, "usage": {"output_tokens": tokens}}
             return [_named({"type": "content_block_stop", "index": 0}), _named(end), _named({"type": "message_stop"})]
         if self.kind is Kind.RESPONSE:
-            done = _whole(Kind.RESPONSE, self.model, self.prompt, tokens)
+            done = _whole(Kind.RESPONSE, self.model, self.prompt, tokens, self.word)
             return [_named({"type": "response.completed", "response": done, "timings": self.timings(tokens)})]
         return [self.chat({}, tokens, finish="stop"), b"data: [DONE]\n\n"]
 
@@ -312,12 +329,12 @@ class _Shape:
 
 
 @lru_cache(maxsize=64)
-def _shape(kind: Kind, model: str, prompt: int) -> _Shape:
-    return _Shape(kind, model, prompt)
+def _shape(kind: Kind, model: str, prompt: int, word: str) -> _Shape:
+    return _Shape(kind, model, prompt, word)
 
 
-def _whole(kind: Kind, model: str, prompt: int, tokens: int) -> dict[str, Any]:
-    text = "word " * tokens
+def _whole(kind: Kind, model: str, prompt: int, tokens: int, word: str) -> dict[str, Any]:
+    text = word * tokens
     openai = {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
     if kind is Kind.COUNT:
         return {"input_tokens": prompt}

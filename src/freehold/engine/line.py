@@ -9,6 +9,7 @@ calls keep their order. When the line is full, it is the last in it who has to l
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from freehold.types import Caller
@@ -42,6 +43,10 @@ class Line(list[W]):
         for waiting in self:
             firsts.setdefault(waiting.caller, waiting)
         return min(firsts.values(), key=lambda waiting: holding[waiting.caller])
+
+    def those(self, which: Callable[[W], bool]) -> Line[W]:
+        """The calls of which something holds, in the order of their arrival."""
+        return Line(waiting for waiting in self if which(waiting))
 
     def leave(self, waiting: W) -> None:
         """Take a call out of the line, if it is in it."""

@@ -32,14 +32,19 @@ _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "C
 
 
 class EngineProcess:
-    """One engine's child. `order` says what it is to become; the socket's folder and key are made here."""
+    """One engine's child. `order` says what it is to become; the socket's folder and key are made here, and ``renew``
+    has a look at it before each start."""
 
-    def __init__(self, model: Manifest, kind: str, order: Order, folder: Path, settings: EngineSettings):
+    def __init__(
+        self, model: Manifest, kind: str, order: Order, folder: Path, settings: EngineSettings,
+        renew: Callable[[Order], Order] = lambda order: order,
+    ):  # fmt: skip
         self.model = model
         self.kind = kind
         self.layers: tuple[Layer, ...] = ()
         self.restarts = 0
         self._order = order
+        self._renew = renew
         self._folder = folder
         self._start_seconds = settings.start_seconds
         self._stuck_seconds = settings.stuck_seconds
@@ -60,6 +65,15 @@ class EngineProcess:
     def socket(self) -> str:
         """The path of its Unix socket."""
         return self._order.socket
+
+    def said(self, text: str) -> bool:
+        """Has the engine library said this since its last start, on any of the lines that are kept?"""
+        return any(text in line for line in self._said)
+
+    def leave_out(self, adapter: str) -> None:
+        """Start without this adapter from now on."""
+        kept = tuple(one for one in self._order.adapters if one.path != adapter)
+        self._order = msgspec.structs.replace(self._order, adapters=kept)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -112,6 +126,7 @@ class EngineProcess:
         )
 
     async def _launch(self) -> None:
+        self._order = self._renew(self._order)
         Path(self.socket).unlink(missing_ok=True)
         self._said.clear()
         self._failed = ""
@@ -161,7 +176,7 @@ class EngineProcess:
             self._state = "restarting"
             if time.monotonic() - since > _STEADY:
                 in_a_row = 0
-            _note(f"The engine of {self.model.name} died (code {self._process.returncode}); restarting it.")
+            note(f"The engine of {self.model.name} died (code {self._process.returncode}); restarting it.")
             while self._state == "restarting":
                 await asyncio.sleep(_BACK_OFF[min(in_a_row, len(_BACK_OFF) - 1)])
                 in_a_row += 1
@@ -170,7 +185,7 @@ class EngineProcess:
                     await self._launch()
                 except Exception as error:  # noqa: BLE001 - whatever it was, the next try may come through
                     await self._end()
-                    _note(f"The engine of {self.model.name} did not come back: {error}")
+                    note(f"The engine of {self.model.name} did not come back: {error}")
             since = time.monotonic()
 
     async def _until_gone(self) -> None:
@@ -185,7 +200,7 @@ class EngineProcess:
             elif silent_since is None:
                 silent_since = time.monotonic()
             elif time.monotonic() - silent_since > self._stuck_seconds:
-                _note(f"The engine of {self.model.name} has not answered for {self._stuck_seconds:g} s; ending it.")
+                note(f"The engine of {self.model.name} has not answered for {self._stuck_seconds:g} s; ending it.")
                 with contextlib.suppress(ProcessLookupError):
                     self._process.kill()
 
@@ -230,6 +245,7 @@ def _plain(line: str) -> str:
     return line.split(" E ", 1)[-1].strip()
 
 
-def _note(sentence: str) -> None:
+def note(sentence: str) -> None:
+    """Say something in the server's log."""
     with contextlib.suppress(OSError):  # the log may be on a full disk
         print(sentence, file=sys.stderr, flush=True)

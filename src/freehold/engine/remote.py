@@ -38,7 +38,7 @@ from freehold.errors import (
     Unsupported,
     UpstreamRefused,
 )
-from freehold.types import EngineState, Kind, Layer, Request, UpstreamState, Usage
+from freehold.types import EngineState, Kind, Layer, Manifest, Request, UpstreamState, Usage
 
 KINDS = (Kind.CHAT, Kind.COMPLETION, Kind.EMBEDDING, Kind.RESPONSE)
 _LATER = frozenset({429, 500, 502, 503, 504})  # worth another try
@@ -212,12 +212,16 @@ class RemoteEngine:
                 hint="Call it on /v1/chat/completions.",
             )
 
-    def ask(self, request: Request, on_done: Callable[[], None]) -> RemoteReply:
+    def serves(self, model: Manifest) -> bool:
+        """See `base.Engine.serves`. Which models it has is the upstream's business."""
+        return True
+
+    def ask(self, request: Request, model: Manifest, on_done: Callable[[], None]) -> RemoteReply:
         """See `base.Engine.ask`."""
         self.check(request)
         self.check_open()
-        model, count = self.upstream.models[request.model], self.upstream.settings.count_streams
-        content, asked = passage.outgoing(request, model, count=count)
+        theirs, count = self.upstream.models[request.model], self.upstream.settings.count_streams
+        content, asked = passage.outgoing(request, theirs, count=count)
         return RemoteReply(self, request.kind, content, on_done, taking=asked)
 
     def check_open(self) -> None:

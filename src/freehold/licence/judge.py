@@ -44,11 +44,12 @@ class _Word(Struct, frozen=True):
         return self.stated.where
 
 
-def judge(files: Sequence[Judged], acquired: Acquired) -> Licence:
-    """The licence of a model: what is stated where, what it comes to, what it asks, and who disagrees with whom."""
+def judge(files: Sequence[Judged], acquired: Acquired, base: tuple[str, Licence] | None = None) -> Licence:
+    """The licence of a model: what is stated where, what it comes to, what it asks, and who disagrees with whom.
+    ``base`` is the name and licence of the admitted model that an adapter belongs to."""
     own = [*_texts(files), *_cards(files), *_ggufs(files), *_listing(acquired)]
     own += [] if any(word.ids for word in own) else _mentions(files)
-    bases = _bases(files, acquired)
+    bases = [*([_admitted(*base)] if base else []), *_bases(files, acquired)]
     chief = [word for word in own if word.text] or [word for word in own if word.ids]
     conflicts = tuple(
         dict.fromkeys([*_disagreements(own, chief), *_flowing(own, chief, bases), *_spoken(files, chief)])
@@ -173,6 +174,13 @@ def _bases(files: Sequence[Judged], acquired: Acquired) -> list[_Word]:
             if len(named_by) < MAX_BASES:
                 named_by.setdefault(name[:MAX_SAID], where)
     return [_base(name, where) for name, where in named_by.items()]
+
+
+def _admitted(name: str, licence: Licence) -> _Word:
+    """What the base of an adapter is under, as it was told when that was admitted."""
+    ids = tuple(id for id in re.split(r" (?:AND|OR) ", licence.id) if id in KNOWN)
+    said = Stated(f"base model {name}, admitted here", licence.id or licence.kind.value, licence.id)
+    return _Word(said, licence.kind, ids, base=True)
 
 
 def _base_names(files: Sequence[Judged], acquired: Acquired) -> list[tuple[str, list[str]]]:

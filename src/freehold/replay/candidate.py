@@ -37,15 +37,16 @@ def is_drawn(sample: Sample, settings: Mapping[str, Any]) -> bool:
     return sample.kind not in _SEEDED and temperature != 0
 
 
-def engine(model: Manifest, settings: EngineSettings, kind: str = "llamacpp") -> str:
-    """The engine that serves a model with these settings, in words that belong to the candidate's key."""
+def engine(model: Manifest, settings: EngineSettings, kind: str = "llamacpp", base: str = "") -> str:
+    """The engine that serves a model with these settings, in words that belong to the candidate's key. Of an adapter
+    ``model`` is the one that it is laid over, and ``base`` the digest of that."""
     context = settings.context or min(model.context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
-    return described(kind, settings, context, settings.slots or DEFAULT_SLOTS)
+    return described(kind, settings, context, settings.slots or DEFAULT_SLOTS, base)
 
 
-def described(kind: str, settings: EngineSettings, context: int, slots: int) -> str:
-    """An engine in words: its kind and version, and those of its settings that bear on what it says. How many threads
-    it has is not among them: each value is worked out by one."""
+def described(kind: str, settings: EngineSettings, context: int, slots: int, base: str = "") -> str:
+    """An engine in words: its kind and version, and those of its settings that bear on what it says; and for an adapter
+    what it is laid over. How many threads it has is not among them: each value is worked out by one."""
     version = metadata.version("xllamacpp") if kind == "llamacpp" else freehold.__version__
     facts = {
         "context": context,
@@ -55,4 +56,5 @@ def described(kind: str, settings: EngineSettings, context: int, slots: int) -> 
         "flash_attention": settings.flash_attention,
         "gpu_layers": settings.gpu_layers,
     }
+    facts |= {"base": base} if base else {}
     return f"{kind} {version}, " + ", ".join(f"{name} {value}" for name, value in facts.items())

@@ -5,20 +5,24 @@ claims before that length is known to lie inside the file; metadata is kept cut,
 
 Facts: ``architecture``, ``context`` (tokens; 0 where the file does not say), ``name``, ``type``, ``parameters``,
 ``tensors``, ``licence``, ``licence_name``, ``licence_link``, ``base_models``, ``split`` ([number, count]), ``metadata``
-(every key; arrays cut to `MAX_KEPT` elements, strings to `MAX_STRING_KEPT` bytes), ``templates``, ``template_texts``.
+(every key; arrays cut to `MAX_KEPT` elements, strings to `MAX_STRING_KEPT` bytes), ``templates``, ``template_texts``;
+of an adapter also ``shapes`` ({tensor: dimensions}, up to `MAX_SHAPES` of them) and ``types`` (the type, by its
+number in the format, of each key below ``adapter.``).
 """
 
 from __future__ import annotations
 
 import math
+import os
 import re
 import struct
+from pathlib import Path
 from typing import Any
 
 from freehold.scan import templates
 from freehold.scan.base import BLOCK, FETCH_AGAIN, HOLD, Malformed, Report, Rule
 from freehold.scan.tape import BLOCK as CHUNK
-from freehold.scan.tape import Tape, Truncated
+from freehold.scan.tape import FileTape, Tape, Truncated
 
 FORMAT = "gguf"
 MAGIC = b"GGUF"
@@ -34,6 +38,7 @@ MAX_ALIGNMENT = 1 << 20
 MAX_KEPT = 64  # array elements kept for others to read
 MAX_STRING_KEPT = 64 << 10
 MAX_ROOM = 8 << 20  # bytes of values kept in all
+MAX_SHAPES = 1 << 14  # tensors of an adapter whose shape is kept
 
 SPEC = "GGUF specification"
 VERSION = Rule("gguf.version", BLOCK, "The version of the format is not known.", FETCH_AGAIN, SPEC)
@@ -97,6 +102,26 @@ def scan(tape: Tape, report: Report) -> None:
     _Reader(tape, report).file()
 
 
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The dimensions of each tensor of a model that was admitted, by its name; nothing past its header is read.
+
+    Raises:
+        Malformed, Truncated: the file is not what it was.
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        tape = FileTape(descriptor, os.fstat(descriptor).st_size)
+        try:
+            reader = _Reader(tape, Report(path.name, lambda tape, report: None, size=tape.size))
+            reader.header()
+            return reader.shapes
+        finally:
+            tape.close()
+    finally:
+        os.close(descriptor)
+
+
 class _Reader:
     """Reads one file from its start, never past its end."""
 
@@ -104,8 +129,20 @@ class _Reader:
         self.tape, self.report = tape, report
         self.room = MAX_ROOM
         self.parameters = self.elements = 0
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.own_types: dict[str, int] = {}  # the types of an adapter's own keys
 
     def file(self) -> None:
+        lengths, alignment = self.header()
+        facts = self.report.facts
+        facts["parameters"] = min(self.parameters, (1 << 63) - 1)
+        if facts["type"] == "adapter":
+            facts["shapes"] = {name: self.shapes[name] for name in list(self.shapes)[:MAX_SHAPES]}
+            facts["types"] = self.own_types
+        self.data(lengths, alignment)
+
+    def header(self) -> tuple[list[int], int]:
+        """All that comes before the data: the length of each tensor's, and its alignment."""
         self.tape.read(len(MAGIC))
         self.version()
         tensors, keys = self.count(MAX_TENSORS, "tensors"), self.count(MAX_KEYS, "metadata keys")
@@ -114,9 +151,7 @@ class _Reader:
         alignment = metadata.get("general.alignment", 32)
         if type(alignment) is not int or not 0 < alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
             raise Malformed(ALIGNMENT, self.tape.at, f"The alignment {alignment!r} is not a power of two up to 2^20.")
-        lengths = self.tensors(tensors, alignment)
-        self.report.facts["parameters"] = min(self.parameters, (1 << 63) - 1)
-        self.data(lengths, alignment)
+        return self.tensors(tensors, alignment), alignment
 
     def version(self) -> None:
         version = self.number("I")
@@ -153,7 +188,10 @@ class _Reader:
             if name.startswith("tokenizer.chat_template"):
                 found[name] = self.template(name)
             else:
-                found[name] = self.value(self.number("I"))
+                kind = self.number("I")
+                if name.startswith("adapter."):
+                    self.own_types[name] = kind
+                found[name] = self.value(kind)
         return found
 
     def key(self, start: int) -> str:
@@ -330,6 +368,7 @@ class _Reader:
         kind = self.number("I")
         if kind not in BLOCKS:
             raise Malformed(TENSOR_TYPE, self.tape.at - 4, f"The tensor {_shown(name)} has the unknown type {kind}.")
+        self.shapes[name.decode("utf-8", "replace")] = shape
         values, (per_block, block_bytes) = math.prod(shape), BLOCKS[kind]
         if max(shape, default=0) > 1 << 48 or values > 1 << 48 or (shape[0] if shape else 1) % per_block:
             raise Malformed(SHAPE, start, f"The tensor {_shown(name)} has the impossible shape {shape}.")

@@ -38,12 +38,15 @@ def gateway_plan() -> Plan:
     return Plan(bpf.ALWAYS)
 
 
-def engine_plan(*, model: Path, folder: Path, data_bytes: int | None = None) -> Plan:
-    """An engine sees its model, the folder of its socket, and what Python and its libraries need; no network."""
+def engine_plan(
+    *, model: Path, folder: Path, adapters: Iterable[Path] = (), data_bytes: int | None = None
+) -> Plan:  # fmt: skip
+    """An engine sees its model, the adapters that it is to load, the folder of its socket, and what Python and its
+    libraries need; no network."""
     system = (*_LIBRARIES, "/proc", "/sys/devices", "/sys/class")
     devices = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/dev/dri", "/dev/kfd", *_nvidia())
     files = (
-        (str(model), landlock.READ_FILE),
+        *((str(path), landlock.READ_FILE) for path in (model, *adapters)),
         (str(folder), landlock.SOCKETS),
         *((path, landlock.READ) for path in (*system, *_python())),
         *((path, landlock.DEVICE | landlock.READ_DIR) for path in devices),

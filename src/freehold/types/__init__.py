@@ -24,6 +24,7 @@ from freehold.types.calls import (
 )
 from freehold.types.cost import Basis, CallCost, Costs, Day, Figure, Price, Rates, Spending, Spent, Tier
 from freehold.types.models import (
+    ADAPTER,
     Acquired,
     Admission,
     Component,
@@ -68,6 +69,7 @@ from freehold.types.traffic import (
 from freehold.types.tuning import CurvePoint, Parity, TuningRun
 
 __all__ = [
+    "ADAPTER",
     "Acquired",
     "Admission",
     "Answer",

@@ -144,12 +144,14 @@ class Layer(Struct, frozen=True):
 
 
 class TicketView(Struct, frozen=True):
-    """A call at an engine: answered for so many seconds, or waiting at a place in line (1 is next)."""
+    """A call at an engine: answered for so many seconds, or waiting at a place in line (1 is next). ``model`` is the
+    name of the engine's model, or of an adapter over it."""
 
     call_id: str
     caller: Caller
     kind: Kind
     seconds: float
+    model: str
     place: int = 0
 
 
@@ -166,7 +168,7 @@ class SeatView(Struct, frozen=True):
 
 class EngineState(Struct, frozen=True):
     """Where an engine is in its life: starting, ready, restarting or stopped. ``purpose`` is text or vectors;
-    ``need`` an estimate of its memory, in bytes."""
+    ``need`` an estimate of its memory, in bytes; ``adapters`` the names of those that it has loaded."""
 
     model: str
     digest: str
@@ -180,6 +182,7 @@ class EngineState(Struct, frozen=True):
     reported: tuple[Layer, ...] = ()
     purpose: str = "text"
     need: int = 0
+    adapters: tuple[str, ...] = ()
 
 
 class UpstreamState(Struct, frozen=True):

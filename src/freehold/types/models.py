@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
+ADAPTER = "gguf-adapter"  # the format of an adapter that an engine can lay over its base
 Progress = Callable[
     [str, int, int], None
 ]  # told what is done, how much of it (bytes, or things), and how much there is
@@ -35,6 +36,11 @@ class Manifest(Struct, frozen=True):
     admitted_at: float = 0.0
     base: str = ""
     record: str = ""
+
+    @property
+    def is_adapter(self) -> bool:
+        """Is it no model of its own, but what is laid over another, ``base``, while that answers?"""
+        return self.format == ADAPTER
 
 
 class Acquired(Struct, frozen=True):

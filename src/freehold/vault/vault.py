@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from freehold import sign
 from freehold.disk import Progress, hash_file, write_atomically
 from freehold.errors import BadModel, CannotDo
-from freehold.names import check_model_name
+from freehold.names import adapter_name, check_model_name
 from freehold.types import Manifest, Record
 from freehold.vault import layout, stamps
 from freehold.vault.blobs import Blobs
@@ -23,6 +24,21 @@ from freehold.vault.blobs import Blobs
 FACTS = "dev.freehold.manifest"  # our own record of the model, in short, as JSON
 SERVED = ("gguf",)  # the formats that an engine opens
 _MOMENT = 0.1  # seconds
+
+
+class _Called(Struct, frozen=True):
+    """What can be called, by name; and the models among it by their digest and name, for adapters to find theirs."""
+
+    models: dict[str, Manifest] = {}
+    bases: dict[str, dict[str, Manifest]] = {}
+
+    def base(self, adapter: Manifest) -> Manifest | None:
+        """The model that an adapter belongs to: of several with the same bytes, the one that its name begins with."""
+        same = self.bases.get(adapter.base)
+        if not same:
+            return None
+        parts = adapter_name(adapter.name)
+        return same.get(parts.base if parts else "") or same[min(same)]
 
 
 class Vault:
@@ -37,7 +53,7 @@ class Vault:
         self._blobs = Blobs(folder)
         self._stamps = stamps.Stamps(folder / "stamps.json")
         self._index_file = str(folder / "index.json")
-        self._models: dict[str, Manifest] = {}
+        self._called = _Called()
         self._look_at = 0.0
         self._version: tuple[int, int, int] | None = None
 
@@ -71,7 +87,7 @@ class Vault:
 
     def check_name(self, manifest: Manifest, *, replace: bool) -> None:
         """Raises CannotDo where `put` would."""
-        check_model_name(manifest.name)
+        check_model_name(manifest.name, adapter=True if manifest.is_adapter else None if manifest.base else False)
         known = next((one for one in self.list() if one.name == manifest.name), None)
         if known is None or known.digest == manifest.digest:
             return
@@ -91,11 +107,25 @@ class Vault:
             raise self._damaged(Path(self._index_file), error) from None
 
     def models(self) -> dict[str, Manifest]:
-        """Every model that an engine can open, by name, at most a moment old: the index is looked at again after
-        `_MOMENT`, and read again if it has changed."""
+        """Every model that can be called, by name: those that an engine can open, and the adapters of these. At most a
+        moment old: the index is looked at again after `_MOMENT`, and read again if it has changed."""
+        return self._look().models
+
+    def base(self, adapter: Manifest) -> Manifest | None:
+        """The model that an adapter is laid over; None where no engine opens it, or it is not here."""
+        return self._look().base(adapter)
+
+    def adapters(self, base: Manifest) -> list[Manifest]:
+        """The adapters that are called as this model's, the newest first."""
+        called = self._look()
+        own = [known for known in called.models.values() if known.is_adapter and known.base == base.digest]
+        own = [known for known in own if (found := called.base(known)) is not None and found.name == base.name]
+        return sorted(own, key=lambda known: (-known.admitted_at, known.name))
+
+    def _look(self) -> _Called:
         now = time.monotonic()
         if now < self._look_at:
-            return self._models
+            return self._called
         self._look_at = now + _MOMENT
         try:
             found = os.stat(self._index_file)
@@ -103,9 +133,9 @@ class Vault:
         except OSError:
             version = None
         if version is None or version != self._version:
-            self._models = {known.name: known for known in self.list() if known.format in SERVED}
+            self._called = _called(self.list())
             self._version = version
-        return self._models
+        return self._called
 
     def get(self, name: str) -> Manifest:
         """The model of that name. Raises CannotDo."""
@@ -306,6 +336,15 @@ class Vault:
 
     def _write_index(self, entries: list[dict[str, Any]]) -> None:
         write_atomically(Path(self._index_file), _index_document(entries))
+
+
+def _called(known: list[Manifest]) -> _Called:
+    bases: dict[str, dict[str, Manifest]] = {}
+    for one in known:
+        if one.format in SERVED:
+            bases.setdefault(one.digest, {})[one.name] = one
+    callable_ = (one for one in known if one.format in SERVED or (one.is_adapter and one.base in bases))
+    return _Called({one.name: one for one in callable_}, bases)
 
 
 def _index_document(entries: list[dict[str, Any]]) -> bytes:
