@@ -1,4 +1,5 @@
-"""Training by itself, on models of a few thousand weights: what is learned from, in what order, and from where it goes on."""
+"""Training by itself, on models of a few thousand weights: what is learned from, in what order, and from where it goes
+on."""
 
 from __future__ import annotations
 

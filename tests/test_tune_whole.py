@@ -59,7 +59,8 @@ def calls() -> list[dict]:
     asked.sort(key=lambda pair: hash_of(f"{pair[0]} {pair[1]}"))
     return [
         {
-            "id": f"c{number:03}", "time": f"2026-05-{number // 24 + 1:02}T{number % 24:02}:00:00Z", "model": "incumbent",
+            "id": f"c{number:03}", "model": "incumbent",
+            "time": f"2026-05-{number // 24 + 1:02}T{number % 24:02}:00:00Z",
             "request": {"messages": [{"role": "user", "content": ask.format(word)}], "temperature": 0, "max_tokens": 6},
             "answer": SORTS[word], "expected": SORTS[word],
         }

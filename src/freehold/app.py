@@ -47,7 +47,20 @@ from freehold.samples import Samples
 from freehold.store import TRAFFIC, Store
 from freehold.task import Tasks
 from freehold.traffic.capture import Capture
-from freehold.types import Candidate, Comparison, Costs, EngineState, Layer, Manifest, Progress, Role, Score, Split, Task, TuningRun
+from freehold.types import (
+    Candidate,
+    Comparison,
+    Costs,
+    EngineState,
+    Layer,
+    Manifest,
+    Progress,
+    Role,
+    Score,
+    Split,
+    Task,
+    TuningRun,
+)
 from freehold.vault import SERVED, Vault
 
 if TYPE_CHECKING:

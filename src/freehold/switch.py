@@ -1,5 +1,5 @@
-"""The offline sentence: traffic comes in, the margin is laid down, the base is asked, an adapter is tuned, certified by a
-paired test on calls that it never saw, and written up. Each stage is one command that a person could give.
+"""The offline sentence: traffic comes in, the margin is laid down, the base is asked, an adapter is tuned, certified by
+a paired test on calls that it never saw, and written up. Each stage is one command that a person could give.
 
 A switch is a TOML file:
 
@@ -120,7 +120,7 @@ def load(path: Path) -> Switch:
 
 
 class Going:
-    """One switch, on its way. ``ask`` gives a command and hears its document, ``kept`` is the folder of what was said."""
+    """One switch, on its way. ``ask`` gives a command and hears its document, ``kept`` is where that is kept."""
 
     def __init__(self, path: Path, kept: Path, ask: Ask):
         self.switch = load(path)

@@ -69,7 +69,8 @@ def _ask(home: Home, words: Sequence[str], *, document: bool = True) -> switch.S
         raise
     if process.returncode not in (0, 1):
         raise CannotDo(
-            f"The stage stopped: freehold {' '.join(words)}", hint="Its reason is above. The same command goes on there."
+            f"The stage stopped: freehold {' '.join(words)}",
+            hint="Its reason is above. The same command goes on there.",
         )
     return switch.Said(process.returncode, _parsed(said, words) if document else None)
 
@@ -83,5 +84,3 @@ def _parsed(said: bytes, words: Sequence[str]) -> object:
 
 def _long(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
-
-

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lr", metavar="RATE", type=_positive, default=1e-3, help="learning rate (default 0.001)")
     parser.add_argument("--batch", metavar="N", type=_whole, default=8, help="calls for an update (default 8)")
     parser.add_argument("--minutes", metavar="M", type=_positive, default=0.0, help="train no longer than this")
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="another one gives another adapter (default 0)")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="for another adapter (default 0)")
     parser.add_argument("--resume", action="store_true", help="go on with the same run where it was cut off")
     parser.add_argument("--json", action="store_true", help="the run's record, for programs")
 
@@ -117,7 +117,8 @@ def _tell(found: TuningRun, task: Task) -> None:
     if parity is not None:
         lines.append(
             f"  engine    agrees with training on {parity.adapter_argmax:.1%} of {parity.positions} tokens (base alone "
-            f"{parity.base_argmax:.1%}); median difference {parity.adapter_median:.4f} nats (base {parity.base_median:.4f})"
+            f"{parity.base_argmax:.1%}); median difference {parity.adapter_median:.4f} nats "
+            f"(base {parity.base_median:.4f})"
         )
     lines.append(f"Next: freehold replay {task.name} --candidate {found.name}")
     print(local.lines(lines))

@@ -1,8 +1,8 @@
 """In what order examples are trained on, and which of them together. Pure: the same data and seed, the same batches.
 
-Examples of like length go into one micro-batch, since a batch is as long as its longest example and the rest is padding.
-That is done within a window of shuffled examples, so that every pass has another order and short examples do not all come
-first. What all prompts begin with (an application's system prompt) is left out of the lengths: it is computed once a
+Examples of like length go into one micro-batch, since a batch is as long as its longest example and the rest is
+padding. That is done within a window of shuffled examples, so that every pass has another order and short examples do
+not all come first. What all prompts begin with (an application's system prompt) is left out of the lengths, since it is computed once a
 batch, see `train`.
 """
 

@@ -94,7 +94,7 @@ def _write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str
     except OSError as error:
         raise CannotDo(
             f"The state of the run cannot be kept: {error.strerror}.",
-            hint="Free space where the home is, then give the same command with --resume: it goes on from the last state.",
+            hint="Free space where the home is, then give the same command with --resume: it goes on from there.",
         ) from None
 
 

@@ -1,13 +1,14 @@
 """Recorded calls become examples, in the token ids that the engine itself will read and write.
 
 The prompt is what the engine makes of the call's request: its template, its tokenizer. The answer is the expected one
-where it is known, and the incumbent's otherwise, with the token with which the engine's template ends a turn. A call that
-cannot be learned from is left out and counted, with the reason; nothing that stands in a call is ever run or rendered as
-a template: it is text between a template's own marks.
+where it is known, and the incumbent's otherwise, with the token with which the engine's template ends a turn. A call
+that cannot be learned from is left out and counted, with the reason; nothing that stands in a call is ever run or
+rendered as a template: it is text between a template's own marks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,7 @@ from freehold.tune.batches import Example
 from freehold.types import Kind, Progress, Request, Sample
 
 LEAST = 32  # calls to learn from
+_COMPARED = 64  # texts
 _MARK = "Quite so"  # an answer in a conversation that shows how the template ends a turn
 _LONG, _TOOLS, _NONE, _EMBEDDED = "longer than the context", "answers with tool calls", "no answer", "no conversation"
 
@@ -85,6 +87,18 @@ def ending(probe: Probe) -> int:
             hint="Choose a base with a chat template that ends its turns.",
         )
     return tokens[0]
+
+
+def texts(probe: Probe, name: str, samples: Iterable[Sample]) -> list[str]:
+    """Prompts and answers of the first calls, as texts, for who compares tokenizers."""
+    found: list[str] = []
+    for sample in samples:
+        if len(found) >= _COMPARED:
+            break
+        with contextlib.suppress(Refused, Failed):
+            found.append(probe.prompt(request_of(sample, name)))
+        found += [answer.text for answer in (sample.expected, sample.answer) if answer is not None and answer.text]
+    return found
 
 
 def request_of(sample: Sample, name: str) -> Request:

@@ -25,7 +25,7 @@ from freehold.config import EngineSettings, TrustSettings
 from freehold.engine.probe import Passage, Probe
 from freehold.errors import BadModel, CannotDo
 from freehold.scorers import Judge, Scorer
-from freehold.tune import adapter, data, extra, lora, parity, permit, speed, weights
+from freehold.tune import adapter, data, extra, lora, parity, permit, speed, vocabulary, weights
 from freehold.tune.data import Data
 from freehold.tune.train import Choices, Tell, Trainer
 from freehold.types import Manifest, Parity, Progress, Record, Sample, Task, TuningRun
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 SCORED = 24  # validation calls that are answered and scored at each look
-PASSAGES = 12  # held-out calls on which the export is compared
 _SPACE = 8  # times the adapter's own size: two states with moments, the best, the export, and room
 
 
@@ -52,7 +51,8 @@ class Base(Struct, frozen=True):
             if file.digest == self.manifest.digest and self.manifest.format == "gguf":
                 return self.files[file.path]
         raise BadModel(
-            f"No engine opens {self.manifest.name!r}, which is {self.manifest.format}, so its adapter could not be served.",
+            f"No engine opens {self.manifest.name!r}, which is {self.manifest.format}, so its adapter could not "
+            "be served.",
             hint="Tune the GGUF of the model: 'freehold models add' brings one in.",
         )
 
@@ -95,7 +95,11 @@ def tune(
     permit.check(base.record, bench.trust)
     began = time.time()
     with _probe(bench, base) as probe:
+        texts = data.texts(probe, base.manifest.name, tuning)
+        compared = vocabulary.compare(texts, probe.tokens, base.files)
         read = data.encode(probe, base.manifest.name, tuning, validation, bench.tell)
+    same = f"{compared.tokens:,} tokens of {compared.texts} texts are the same in {compared.against}."
+    bench.say(compared.skipped or same)
     bench.say(_described(read))
     identity = _identity(task, base, read, choices)
     folder = _folder(bench.folder, identity, resume)
@@ -167,17 +171,9 @@ class _Look:
 
 def _compare(bench: Bench, base: Base, model: PeftModel, file: Path, read: Data) -> Parity:
     """Torch against the engine, with the adapter and without, on calls that were not trained on where there are any."""
-    held_out = read.validation or read.tuning
-    chosen = held_out[:: max(1, len(held_out) // PASSAGES)][:PASSAGES]
-    passages = [Passage(example.prompt, example.answer) for example in chosen]
-    positions = sum(len(passage.answer) for passage in passages)
+    passages = [Passage(example.prompt, example.answer) for example in read.validation or read.tuning]
     with _probe(bench, base, file) as probe:
-        plain = probe.score(passages, tell=lambda done: bench.tell("comparing", done, 2 * positions))
-        tuned = probe.score(passages, adapter=0, tell=lambda done: bench.tell("comparing", positions + done, 2 * positions))
-    exact = _exact(base, model)
-    with exact.disable_adapter():
-        without = parity.agreement(exact, passages, plain)
-    return parity.judge(without, parity.agreement(exact, passages, tuned))
+        return parity.check(_exact(base, model), probe, passages, tell=bench.tell)
 
 
 def _exact(base: Base, model: PeftModel) -> PeftModel:
@@ -221,9 +217,7 @@ def _every(count: int) -> int:
 def _described(read: Data) -> str:
     left = "".join(f"; {count} left out: {why}" for why, count in sorted(read.left_out.items()))
     tokens = sum(example.length for example in read.tuning)
-    return (
-        f"{len(read.tuning)} calls to learn from ({tokens:,} tokens), {len(read.validation)} to choose by{left}."
-    )
+    return f"{len(read.tuning)} calls to learn from ({tokens:,} tokens), {len(read.validation)} to choose by{left}."
 
 
 def _identity(task: Task, base: Base, read: Data, choices: Choices) -> str:
@@ -254,4 +248,3 @@ def _need_space(folder: Path, model: PeftModel) -> None:
             f"A run of this size keeps up to {_SPACE * size >> 20} MiB beside it, and {free >> 20} MiB are free.",
             hint="Free some space, or put the home on another disk with --home. Nothing was begun.",
         )
-

@@ -64,7 +64,7 @@ Tell = Callable[[Stand, float, float | None], None]  # how it stands, tokens a s
 
 
 class Trainer:
-    """One run. ``score`` gives the task's own score of the model as it is now, where the task has one that can be asked;
+    """One run. ``score`` gives the task's own score of the model as it is now, where the task has one to ask for;
     ``identity`` names what is trained on what, so that no other run's state is gone on with.
 
     ``low`` says whether products are made in bfloat16.
@@ -232,7 +232,7 @@ class Trainer:
         self.stand = now
 
     def validation_loss(self) -> float:
-        """The mean loss of an answer token of the validation calls, in nats; of the tuning calls where there are none."""
+        """The mean loss of an answer token of validation calls, in nats; of tuning calls where there are none."""
         examples = self._validation or self._tuning[: self._choices.update * 4]
         self._model.eval()
         total = 0.0
