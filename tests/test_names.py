@@ -39,7 +39,13 @@ def test_the_form_is_for_adapters_and_adapters_have_no_other():
 
 @pytest.mark.parametrize(
     ("source", "stem"),
-    [("x/Tickets-LoRA.gguf", "tickets-lora"), ("._x.gguf", "x"), ("ü", "model"), ("a" * 90, "a" * 64), ("__", "adapter")],
+    [
+        ("x/Tickets-LoRA.gguf", "tickets-lora"),
+        ("._x.gguf", "x"),
+        ("ü", "model"),
+        ("a" * 90, "a" * 64),
+        ("__", "adapter"),
+    ],
 )
 def test_an_adapter_without_a_name_is_called_like_its_file(source, stem):
     """In such letters and such a length that it can be."""
