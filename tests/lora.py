@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 WIDTH, INNER, KEYS, LAYERS = 576, 1536, 192, 30  # of the starter model: its embeddings, feed-forward, keys; its blocks
-RED, BLUE = 34, 28  # seeds of `loud` whose answers to `COUNTS` are sure by far: the second choice is far behind
+RED, BLUE = 28, 10  # seeds of `loud` that answer `COUNTS` for sure: second choices are 1.3 times less likely
 COUNTS = ("1, 2, 3, 4, 5, 6,", "a b c d e f g h", "10, 20, 30, 40, 50,", "2, 4, 6, 8, 10,", "5, 10, 15, 20,",
           "100, 200, 300, 400,")  # fmt: skip
 Tensors = Mapping[str, np.ndarray]

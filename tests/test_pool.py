@@ -8,7 +8,16 @@ import pytest
 
 from freehold.config import CallerSettings, PoolSettings, QueueSettings
 from freehold.engine.pool import Pool
-from freehold.errors import BadModel, EngineUnready, Overloaded, QueueFull, RateLimited, Stopping, Unsupported
+from freehold.errors import (
+    BadModel,
+    EngineUnready,
+    ModelNotFound,
+    Overloaded,
+    QueueFull,
+    RateLimited,
+    Stopping,
+    Unsupported,
+)
 from freehold.lease import Leases
 from freehold.types import ADAPTER, Caller, EngineState, Kind, Manifest, Request, Role, SeatView
 
@@ -440,3 +449,298 @@ async def test_a_call_that_comes_while_its_engine_is_brought_up_starts_no_second
         await until(lambda: house.seat().stage == "starting")
         await asyncio.gather(starting, house.hold(), house.hold())
         assert house.made == 1 and house.log == ["a up"]
+
+
+# adapters
+
+RED, BLUE = adapter("red"), adapter("blue")
+ALONE, WITH_RED, WITH_BOTH = "a", "a+a+red@1", "a+a+blue@1+a+red@1"  # engines, by what they have loaded
+
+
+@scenario
+async def test_an_adapter_is_answered_by_its_bases_engine():
+    """One engine for the model and all its adapters, which knows them all from its start."""
+    async with open_house(adapters=[RED, BLUE]) as house:
+        for model in ("a", RED, BLUE, "a"):
+            lease = await house.hold(model=model)
+            assert lease.ticket.engine.serves(BLUE)
+        assert house.log == [f"{WITH_BOTH} up"]
+        assert [view.model.name for view in house.pool.views()] == ["a"]
+
+
+@scenario
+async def test_an_adapter_that_comes_later_brings_up_another_engine_and_no_call_fails():
+    """Calls in hand are answered to their end by the engine before; who comes meanwhile does not wait; and who waits
+    for the adapter waits for the start alone."""
+    async with open_house(memory_bytes=100, slots=2, start_seconds=0.1) as house:
+        gate = asyncio.Event()
+        before = asyncio.create_task(house.hold(gate=gate))
+        await until(lambda: house.seat().holding)
+        house.there.append(RED)
+        wants = asyncio.create_task(house.hold(model=RED))
+        await until(lambda: house.seat().stage == "ready" and house.seat().waiting)
+        while not wants.done():
+            lease = await house.hold()
+            assert lease.headers == ()  # it did not have to wait
+            await asyncio.sleep(0.005)
+        lease = await wants
+        assert 'engine="loading an adapter"' in dict(lease.headers)["x-freehold-queue"]
+        assert 0.1 <= lease.ticket.waited < 0.3
+        assert house.log == [f"{ALONE} up", f"{WITH_RED} up"] and not before.done()
+        assert len(house.pool.states()) == 2
+        gate.set()
+        assert not (await before).ticket.engine.serves(RED)
+        await until(lambda: f"{ALONE} down" in house.log)
+        assert len(house.pool.states()) == 1 and (await house.hold()).ticket.engine.serves(RED)
+
+
+@scenario
+async def test_no_more_calls_at_once_than_slots_in_either_engine():
+    """Those that the engine before still answers take none of the new one's."""
+    async with open_house(memory_bytes=100, slots=2) as house:
+        old, new = asyncio.Event(), asyncio.Event()
+        first = [asyncio.create_task(house.hold(gate=old)) for _ in range(2)]
+        await until(lambda: len(house.seat().holding) == 2)
+        house.there.append(RED)
+        second = [asyncio.create_task(house.hold(gate=new, model=model)) for model in (RED, "a", RED)]
+        await until(lambda: len(house.seat().holding) == 4)
+        await asyncio.sleep(0.01)
+        assert len(house.seat().holding) == 4 and len(house.seat().waiting) == 1
+        new.set()
+        await asyncio.gather(*second)
+        assert not any(task.done() for task in first)
+        old.set()
+        await asyncio.gather(*first)
+
+
+@scenario
+async def test_where_the_memory_holds_no_two_the_engine_before_goes_first():
+    """When its calls are done; nobody fails, and who comes meanwhile waits for the new one."""
+    async with open_house(memory_bytes=15, slots=2) as house:
+        gate = asyncio.Event()
+        before = asyncio.create_task(house.hold(gate=gate))
+        await until(lambda: house.seat().holding)
+        house.there.append(RED)
+        wants = asyncio.create_task(house.hold(model=RED))
+        await until(lambda: house.seat().stage == "making room")
+        later = asyncio.create_task(house.hold())
+        await asyncio.sleep(0.01)
+        assert house.log == [f"{ALONE} up"]
+        gate.set()
+        await asyncio.gather(before, wants, later)
+        assert house.log == [f"{ALONE} up", f"{ALONE} down", f"{WITH_RED} up"]
+
+
+@scenario
+async def test_where_the_card_holds_no_two_the_engine_before_goes_first():
+    """Which shows only when the second does not come up."""
+    async with open_house(memory_bytes=100, most=1) as house:
+        await house.hold()
+        house.there.append(RED)
+        lease = await house.hold(model=RED)
+        assert lease.ticket.engine.serves(RED)
+        assert house.log == [f"{ALONE} up", f"{ALONE} down", f"{WITH_RED} up"]
+
+
+@scenario
+async def test_another_model_waits_for_what_is_leaving_and_stops_nobody_for_it():
+    """The memory of an engine that was followed counts until its last call is done."""
+    async with open_house(memory_bytes=25, slots=1) as house:
+        gate = asyncio.Event()
+        before = asyncio.create_task(house.hold(gate=gate))
+        await until(lambda: house.seat().holding)
+        house.there.append(RED)
+        await house.hold(model=RED)
+        other = asyncio.create_task(house.hold(model="b"))
+        await until(lambda: house.seat("b").stage == "waiting for memory")
+        await asyncio.sleep(0.01)
+        assert house.log == [f"{ALONE} up", f"{WITH_RED} up"]
+        gate.set()
+        await asyncio.gather(before, other)
+        assert house.log == [f"{ALONE} up", f"{WITH_RED} up", f"{ALONE} down", "b up"]
+
+
+@scenario
+async def test_an_adapter_that_is_removed_while_it_is_waited_for_is_not_found():
+    """And another that is waited for comes all the same."""
+    async with open_house(memory_bytes=100) as house:
+        await house.hold()
+        house.there.append(BLUE)
+        gone, there = asyncio.gather(house.hold(model=RED), return_exceptions=True), house.hold(model=BLUE)
+        lease, (error,) = await asyncio.gather(there, gone)
+        assert isinstance(error, ModelNotFound) and lease.ticket.engine.serves(BLUE)
+
+
+@scenario
+async def test_the_next_start_forgets_a_removed_adapter():
+    """Until then it is harmless: nobody is led to it."""
+    async with open_house(memory_bytes=100, adapters=[RED]) as house:
+        await house.hold()
+        house.there[:] = [BLUE]
+        await house.hold(model=BLUE)
+        assert house.log[:2] == [f"{WITH_RED} up", "a+a+blue@1 up"]
+
+
+@scenario
+async def test_an_adapter_whose_bytes_are_not_what_was_admitted_is_not_loaded():
+    """Its callers are told; the model and its other adapters answer, and nothing is started for it."""
+    async with open_house(memory_bytes=100, adapters=[RED, BLUE], spoilt=[BLUE.name]) as house:
+        with pytest.raises(EngineUnready, match="blue@1 cannot be served: It is not what was admitted"):
+            await house.hold(model=BLUE)
+        await asyncio.gather(house.hold(), house.hold(model=RED))
+        assert house.log == [f"{WITH_RED} up"]
+        with pytest.raises(EngineUnready, match="not what was admitted"):
+            await house.hold(model=BLUE)  # and so for a moment
+        house.spoilt = ()
+        next(iter(house.pool._seats.values())).unloadable.clear()
+        await house.hold(model=BLUE)
+        assert f"{WITH_BOTH} up" in house.log
+
+
+@scenario
+async def test_an_adapter_that_the_engine_leaves_out_is_told_to_its_callers_alone():
+    """And it is not tried at every call."""
+    async with open_house(memory_bytes=100, adapters=[RED, BLUE], left_out=[BLUE.name]) as house:
+        found = await asyncio.gather(*(house.hold(model=one) for one in (BLUE, RED, "a")), return_exceptions=True)
+        assert isinstance(found[0], EngineUnready) and "could not load it" in found[0].message
+        assert not isinstance(found[1], Exception) and not isinstance(found[2], Exception)
+        with pytest.raises(EngineUnready, match="could not load it"):
+            await house.hold(model=BLUE)
+        assert len(house.log) == 1
+
+
+@scenario
+async def test_no_adapter_keeps_its_model_from_answering():
+    """Where the engine does not come up with adapters, and does not say which is at fault, it does without."""
+    async with open_house(memory_bytes=100, adapters=[RED], broken=[RED.name]) as house:
+        found = await asyncio.gather(house.hold(), house.hold(model=RED), return_exceptions=True)
+        assert not isinstance(found[0], Exception)
+        assert isinstance(found[1], EngineUnready) and "It is damaged." in found[1].message
+        assert house.log == [f"{ALONE} up"]
+
+
+@scenario
+async def test_a_model_that_is_broken_says_so_with_adapters_too():
+    """And nothing is held against them when it is mended."""
+    async with open_house(memory_bytes=100, adapters=[RED], broken=["a"]) as house:
+        found = await asyncio.gather(house.hold(), house.hold(model=RED), return_exceptions=True)
+        assert [type(one) for one in found] == [EngineUnready] * 2
+        house.broken = ()
+        next(iter(house.pool._seats.values())).failed_at = 0.0
+        await asyncio.gather(house.hold(), house.hold(model=RED))
+
+
+@scenario
+async def test_where_not_all_adapters_fit_those_that_are_called_are_loaded():
+    """The others wait for their turn, in which the ones that were called longest ago make room for them."""
+    small, large = adapter("small", size=2), adapter("large", size=40)
+    async with open_house(memory_bytes=13, adapters=[large, RED, BLUE, small]) as house:
+        with pytest.raises(EngineUnready, match="no memory for it"):
+            await house.hold(model=large)
+        await house.hold(model=RED)
+        await house.hold(model=BLUE)
+        assert (await house.hold(model=RED)).ticket.engine.serves(BLUE)
+        lease = await house.hold(model=small)
+        assert lease.ticket.engine.serves(RED) and not lease.ticket.engine.serves(BLUE)
+        assert not isinstance(await house.hold(), Exception)
+
+
+@scenario
+async def test_the_time_in_which_an_adapter_is_loaded_does_not_count():
+    """As with an engine's first start."""
+    async with open_house(memory_bytes=100, start_seconds=0.2, queue={"seconds": 0.05}) as house:
+        await house.hold()
+        house.there.append(RED)
+        await house.hold(model=RED)
+
+
+@scenario
+async def test_an_adapter_that_nobody_waits_for_any_more_starts_nothing():
+    """A caller that leaves at once displaces no engine."""
+    async with open_house(memory_bytes=15, slots=1) as house:
+        gate = asyncio.Event()
+        busy = asyncio.create_task(house.hold(gate=gate, model="b"))
+        await until(lambda: house.seat("b").holding)
+        house.there.append(RED)
+        gone = asyncio.create_task(house.hold(model=RED))
+        await until(lambda: house.seat().stage == "waiting for memory")
+        gone.cancel()
+        gate.set()
+        await busy
+        await until(lambda: house.seat().stage == "stopped")
+        assert house.log == ["b up"] or house.log == ["b up", "b down"]
+
+
+@scenario
+async def test_the_vectors_of_an_adapter_come_from_an_engine_of_their_own():
+    """The engine that answers texts has them all, and says of vectors nothing by adapter."""
+    async with open_house(memory_bytes=100, adapters=[RED]) as house:
+        lease = await house.hold(model=RED, kind=Kind.EMBEDDING)
+        assert lease.ticket.engine.model == RED
+        await house.hold(model=RED)
+        assert house.log == ["a+red@1 up", f"{WITH_RED} up"]
+
+
+@scenario
+async def test_an_engine_that_restarts_without_an_adapter_serves_those_who_waited_for_it():
+    """It was removed, the engine died, and came back without; another has it, if it is there again."""
+    async with open_house(memory_bytes=100, adapters=[RED]) as house:
+        await house.hold()
+        engine = next(iter(house.pool._seats.values())).engine
+        engine.ready = False
+        waiting = asyncio.create_task(house.hold(model=RED))
+        await until(lambda: house.seat().waiting)
+        engine.adapters, engine.ready = {}, True
+        engine.on_ready()
+        assert (await waiting).ticket.engine is not engine
+
+
+@scenario
+async def test_stopping_stops_both_engines():
+    """The one that took over and the one that still answers; and whoever waits is sent away."""
+    async with open_house(memory_bytes=100, slots=1) as house:
+        gate = asyncio.Event()
+        before = asyncio.create_task(house.hold(gate=gate))
+        await until(lambda: house.seat().holding)
+        house.there.append(RED)
+        await house.hold(model=RED)
+        assert len(house.pool.states()) == 2
+        await house.pool.stop()
+        assert sorted(house.log) == sorted([f"{ALONE} up", f"{WITH_RED} up", f"{ALONE} down", f"{WITH_RED} down"])
+        gate.set()
+        await before
+
+
+@scenario
+async def test_adapters_come_and_go_under_load_and_no_call_fails():
+    """Forty of them one after the other, while fifty callers call whatever there is."""
+    random.seed(3)
+    async with open_house(memory_bytes=60, slots=3, queue={"calls": 1000}) as house:
+        done = failed = 0
+
+        async def one():
+            nonlocal done, failed
+            for _ in range(20):
+                model = random.choice(["a", *house.there])
+                try:
+                    lease = await house.hold(random.random() / 300, model=model)
+                    wanted = MODELS[model] if isinstance(model, str) else model
+                    assert lease.ticket.engine.serves(wanted)
+                    done += 1
+                except ModelNotFound:
+                    failed += model in house.there  # only what was removed meanwhile may be missing
+                await asyncio.sleep(random.random() / 100)
+
+        async def keeper():
+            for number in range(40):
+                house.there.append(adapter(f"n{number}"))
+                if len(house.there) > 5:
+                    del house.there[0]
+                await asyncio.sleep(0.03)
+
+        await asyncio.gather(keeper(), *(one() for _ in range(50)))
+        assert done > 700 and failed == 0
+        await until(lambda: len(house.pool.states()) == 1)
+        assert house.seat().holding == () and house.seat().waiting == ()
+        ups, downs = (sum(line.endswith(word) for line in house.log) for word in ("up", "down"))
+        assert ups == downs + 1

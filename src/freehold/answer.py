@@ -27,6 +27,12 @@ class Tap(Protocol):
     def keep(self, call_id: str) -> None: ...
 
 
+class Models(Protocol):
+    """The models that can be called, by name, at most a moment old; ``now``: not even that."""
+
+    def __call__(self, *, now: bool = False) -> Mapping[str, Manifest]: ...
+
+
 class House(Struct, frozen=True):
     """What a call needs of the house: the ledger, the leases on its engines, the models by name, as they are
     when it asks, the names of the upstreams that run some of them, by the model's name, and who records the answer to
@@ -34,7 +40,7 @@ class House(Struct, frozen=True):
 
     ledger: Ledger
     leases: Leases
-    models: Callable[[], Mapping[str, Manifest]]
+    models: Models
     upstreams: Mapping[str, str] = {}
     tap: Callable[[Caller, Request], Tap | None] = lambda caller, request: None
 
@@ -72,7 +78,7 @@ async def answer(
         decision = policy.decide(caller, request)
         if not decision.allowed:
             raise Forbidden(decision.reason)
-        way = route.find(request, house.models(), house.upstreams)
+        way = _route(house, request)
         tally.manifest = way.model
         tap = house.tap(caller, request)
         await lease.take(call_id, request, way.model)
@@ -116,6 +122,14 @@ async def answer(
         tap.keep(call_id)
     if last:
         yield last
+
+
+def _route(house: House, request: Request) -> Route:
+    """Where the request goes; a model that is not known may have come in a moment ago. Raises ModelNotFound."""
+    models = house.models()
+    if request.model not in models:
+        models = house.models(now=True)
+    return route.find(request, models, house.upstreams)
 
 
 def _whose(way: Route) -> tuple[str, str]:

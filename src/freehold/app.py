@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,7 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import freehold
 from freehold import admit, disk, intake, runs, seal, sign
-from freehold.answer import House
+from freehold.answer import House, Models
 from freehold.api.admin import Admin
 from freehold.api.http import Server
 from freehold.api.router import Router
@@ -305,9 +305,9 @@ class _Outside:
         self.names = {model: found.name for found in upstreams for model in found.models}
         self.models = {name: model for found in upstreams for name, model in found.manifests().items()}
 
-    def with_vault(self, vault: Callable[[], Mapping[str, Manifest]]) -> Callable[[], Mapping[str, Manifest]]:
+    def with_vault(self, vault: Models) -> Models:
         """Every model that can be called, as it is when somebody asks."""
-        return (lambda: ChainMap(self.models, vault())) if self.models else vault
+        return (lambda *, now=False: ChainMap(self.models, vault(now=now))) if self.models else vault
 
     def facts(self) -> dict[str, Any]:
         """What status shows of it."""

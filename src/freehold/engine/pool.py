@@ -209,18 +209,18 @@ class Pool:
 
     async def _follow(self, seat: Seat, adapters: list[Manifest]) -> None:
         """Start an engine with these adapters where there is room for it, and let it follow the one that is up."""
-        engine = await asyncio.to_thread(self._fitting, seat, adapters)
+        engine, fitting = await asyncio.to_thread(self._fitting, seat, adapters)
         if not await self._make_room(seat, engine.need):
             return
         seat.stage = "starting"
-        engine = await self._started(seat, engine, adapters)
+        engine = await self._started(seat, engine, fitting)
         before, seat.engine = seat.engine, engine
         seat.up_since = seat.used_at = time.monotonic()
         if before is not None:
             seat.leaving[before] = asyncio.create_task(self._see_off(seat, before))
         for adapter in adapters:
             if not engine.serves(adapter):
-                self._left_out(seat, adapter, engine)
+                self._left_out(seat, adapter, adapter in fitting)
 
     async def _started(self, seat: Seat, engine: Engine, adapters: list[Manifest]) -> Engine:
         """The engine, started. Where it does not come up beside the one before (a GPU may have no memory for two), that
@@ -236,23 +236,24 @@ class Pool:
         if seat.is_up:
             await self._drain(seat)
             with contextlib.suppress(Exception):
-                engine = await asyncio.to_thread(self._fitting, seat, adapters)
-                await engine.start(lambda: self._serve(seat))
-                return engine
-        engine = await asyncio.to_thread(self._builder.build, seat.model, seat.vectors, [])
-        await engine.start(lambda: self._serve(seat))
+                return await self._start(seat, adapters)
+        engine = await self._start(seat, [])
         for adapter in adapters:
             self._unloadable(seat, adapter, f"The engine did not come up with it: {reason}", _LOADS_NOT)
         return engine
 
-    def _left_out(self, seat: Seat, adapter: Manifest, engine: Engine) -> None:
-        """An adapter that was to be loaded and was not: the engine could not, or there was no room for all of them. The
-        latter is told only to who waits: another time it may be this one's turn."""
-        if engine.need + adapter.size > self._budget:
-            if any(ticket.model.digest == adapter.digest for ticket in seat.line):
-                self._unloadable(seat, adapter, "There is no memory for it: see pool.memory_bytes.", _REMEMBER)
-        elif adapter.digest not in seat.unloadable:
+    async def _start(self, seat: Seat, adapters: list[Manifest]) -> Engine:
+        engine = await asyncio.to_thread(self._builder.build, seat.model, seat.vectors, adapters)
+        await engine.start(lambda: self._serve(seat))
+        return engine
+
+    def _left_out(self, seat: Seat, adapter: Manifest, fitted: bool) -> None:
+        """An adapter that was to be loaded and was not. That there was no room for all of them is told only to who
+        waits: another time it may be this one's turn."""
+        if fitted and adapter.digest not in seat.unloadable:
             self._unloadable(seat, adapter, "The engine could not load it, as its log says.", _LOADS_NOT)
+        elif not fitted and any(ticket.model.digest == adapter.digest for ticket in seat.line):
+            self._unloadable(seat, adapter, "There is no memory for it: see pool.memory_bytes.", _REMEMBER)
 
     def _serve(self, seat: Seat) -> None:
         """Free slots are given away; for those whom the engine cannot serve, another is brought up."""
@@ -279,14 +280,15 @@ class Pool:
         if seat.vectors or not seat.model.digest:
             return []
         known = await asyncio.to_thread(self._builder.adapters, seat.model)
-        there, wanted = {adapter.digest for adapter in known}, {ticket.model.digest for ticket in seat.line}
-        seat.dismiss(_gone, lambda ticket: ticket.model.is_adapter and ticket.model.digest not in there)
+        there = {seat.model.digest, *(adapter.digest for adapter in known)}
+        wanted = {ticket.model.digest for ticket in seat.line}
+        seat.dismiss(_gone, lambda ticket: _is_left_out(ticket) and ticket.model.digest not in there)
         good = []
         used = seat.adapters_used
         for adapter in sorted(known, key=lambda one: (one.digest not in wanted, -used.get(one.digest, 0.0))):
-            until, error = seat.unloadable.get(adapter.digest, (0.0, _gone))
+            until, why = seat.unloadable.get(adapter.digest, (0.0, _gone))
             if time.monotonic() < until:
-                seat.dismiss(error, lambda ticket, digest=adapter.digest: ticket.model.digest == digest)
+                seat.dismiss(why, lambda ticket, digest=adapter.digest: ticket.model.digest == digest)
                 continue
             try:
                 await self._verify(seat, adapter)
@@ -307,17 +309,21 @@ class Pool:
         seat.unloadable[adapter.digest] = time.monotonic() + seconds, lambda: EngineUnready(said, hint="")
         seat.dismiss(lambda: EngineUnready(said, hint=""), lambda ticket: ticket.model.digest == adapter.digest)
 
-    def _fitting(self, seat: Seat, adapters: list[Manifest]) -> Engine:
-        """An engine with as many of these adapters as fit into the memory, the first of them first. Raises
-        EngineUnready where not even the model alone does."""
-        for count in range(len(adapters), -1, -1):
-            engine = self._builder.build(seat.model, seat.vectors, adapters[:count])
-            if engine.need <= self._budget:
-                return engine
-        raise EngineUnready(
-            f"It needs {size(engine.need)} of memory, and all engines together may have {size(self._budget)}.",
-            hint="Give it fewer slots or a shorter context in freehold.toml, or raise pool.memory_bytes.",
-        )
+    def _fitting(self, seat: Seat, adapters: list[Manifest]) -> tuple[Engine, list[Manifest]]:
+        """An engine with those of the adapters that fit into the memory, the first ones first; and which they are.
+        Raises EngineUnready where not even the model alone fits."""
+        engine = self._builder.build(seat.model, seat.vectors, [])
+        if (room := self._budget - engine.need) < 0:
+            raise EngineUnready(
+                f"It needs {size(engine.need)} of memory, and all engines together may have {size(self._budget)}.",
+                hint="Give it fewer slots or a shorter context in freehold.toml, or raise pool.memory_bytes.",
+            )
+        fitting = []
+        for adapter in adapters:
+            if adapter.size <= room:
+                room -= adapter.size
+                fitting.append(adapter)
+        return (self._builder.build(seat.model, seat.vectors, fitting) if fitting else engine), fitting
 
     # room
 

@@ -106,10 +106,10 @@ class Vault:
         except msgspec.MsgspecError as error:
             raise self._damaged(Path(self._index_file), error) from None
 
-    def models(self) -> dict[str, Manifest]:
+    def models(self, *, now: bool = False) -> dict[str, Manifest]:
         """Every model that can be called, by name: those that an engine can open, and the adapters of these. At most a
-        moment old: the index is looked at again after `_MOMENT`, and read again if it has changed."""
-        return self._look().models
+        moment old: the index is looked at again after `_MOMENT`, or ``now``, and read again if it has changed."""
+        return self._look(now=now).models
 
     def base(self, adapter: Manifest) -> Manifest | None:
         """The model that an adapter is laid over; None where no engine opens it, or it is not here."""
@@ -122,11 +122,11 @@ class Vault:
         own = [known for known in own if (found := called.base(known)) is not None and found.name == base.name]
         return sorted(own, key=lambda known: (-known.admitted_at, known.name))
 
-    def _look(self) -> _Called:
-        now = time.monotonic()
-        if now < self._look_at:
+    def _look(self, *, now: bool = False) -> _Called:
+        at = time.monotonic()
+        if at < self._look_at and not now:
             return self._called
-        self._look_at = now + _MOMENT
+        self._look_at = at + _MOMENT
         try:
             found = os.stat(self._index_file)
             version = (found.st_ino, found.st_size, found.st_mtime_ns)
