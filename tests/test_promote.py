@@ -213,6 +213,7 @@ def test_anyway_takes_a_reason_and_keeps_it(site):
     event = site.events()[-1]
     assert (event["act"], event["subject"]) == ("alias.promoted", "m6")
     assert event["detail"]["anyway"] == "the contract ends today" and event["detail"]["verdicts"] == []
+    assert event["detail"]["lacking"].startswith("No task has the alias 'm6'")
 
 
 def test_what_cannot_be_said_is_a_sentence(site):
@@ -423,6 +424,9 @@ def test_operators_may_move_a_name_back_over_the_wire_and_others_may_not(site):
         assert ask(site, "/admin/aliases", wrong, keys["operator"])[0] == 400
     status, _, body = ask(site, "/admin/aliases", back, keys["operator"])
     assert status == 200 and json.loads(body)["now"]["model"] == "tiny" and site.who("wire") == "tiny"
+    begun = json.loads(site.promote("wire", "tuned", "--share", "10%", "--anyway", "x", "--json"))["canary"]
+    ended = json.loads(ask(site, "/admin/aliases", back, keys["operator"])[2])["ended"]
+    assert begun["id"] == ended["id"] and "salt" not in {**begun, **ended}  # who is in it is nobody's business
     status, _, body = ask(site, "/admin/aliases", back, keys["operator"])
     assert status == 409 and "nothing before tiny" in json.loads(body)["error"]["message"]
     assert site.events()[-1]["actor"] == "key operator of wire"

@@ -390,7 +390,7 @@ class _Moves:
 
     def rollback(self, alias: str, by: str) -> dict[str, Any]:
         """See `api.admin.Moves.rollback`."""
-        return msgspec.to_builtins(promote.rollback(self._opened.desk, alias, by=by))
+        return promote.told(promote.rollback(self._opened.desk, alias, by=by))
 
     def feedback(self, caller: Caller, call_id: str, *, good: bool) -> None:
         """See `api.admin.Moves.feedback`."""

@@ -62,7 +62,7 @@ def _promote(parts: Parts, arguments: argparse.Namespace, anyway: str) -> int:
         anyway=anyway,
     )  # fmt: skip
     if arguments.json:
-        local.print_json({"promoted": True} | told(moved))
+        local.print_json({"promoted": True} | promote.told(moved))
     else:
         print(local.lines(_moved(moved, found, anyway)))
     return 0
@@ -97,15 +97,6 @@ def _say_no(arguments: argparse.Namespace, found: promote.Standing) -> None:
         return
     print(local.lines([f"{arguments.alias} is not promoted. {found.why}"]))
     print('--anyway "REASON" does it all the same; the reason goes into the audit chain.')
-
-
-def told(moved: promote.Moved) -> dict[str, Any]:
-    """A move, for programs: without what decides who is in a canary."""
-    found = msgspec.to_builtins(moved)
-    for canary in ("canary", "ended"):
-        if found[canary]:
-            del found[canary]["salt"]
-    return found
 
 
 def _moved(moved: promote.Moved, found: promote.Standing, anyway: str) -> list[str]:

@@ -9,7 +9,7 @@ import argparse
 
 from freehold import promote
 from freehold.cli import local
-from freehold.cli.promote import name, told
+from freehold.cli.promote import name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     with local.opened(arguments) as parts:
         moved = promote.rollback(parts.desk, arguments.alias, by=local.actor())
     if arguments.json:
-        local.print_json(told(moved))
+        local.print_json(promote.told(moved))
         return 0
     if moved.ended is not None:
         print(local.lines([f"{moved.alias}: the canary of {name(moved.ended.target)} is over; all calls go to "

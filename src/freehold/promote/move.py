@@ -67,6 +67,15 @@ class Moved(Struct, frozen=True):
     skipped: tuple[Target, ...] = ()
 
 
+def told(moved: Moved) -> dict[str, Any]:
+    """A move for programs: without what decides who is in a canary."""
+    found = msgspec.to_builtins(moved)
+    for canary in ("canary", "ended"):
+        if found[canary]:
+            del found[canary]["salt"]
+    return found
+
+
 def promote(
     desk: Desk, alias: str, target: Target, standing: Standing, *, by: str, share: float | None = None,
     tolerance: float | None = None, anyway: str = "",
@@ -84,7 +93,9 @@ def promote(
     if not standing.may and not anyway:
         raise CannotDo(f"{alias!r} is not promoted: {standing.why}")
     _check_free(desk, alias)
-    ground = {"verdicts": list(standing.ground), "tasks": list(standing.tasks)} | ({"anyway": anyway} if anyway else {})
+    ground: dict[str, Any] = {"verdicts": list(standing.ground), "tasks": list(standing.tasks)}
+    if anyway:
+        ground |= {"anyway": anyway, "lacking": "" if standing.may else standing.why}
     why = f"anyway: {anyway}" if anyway else standing.why
     task = standing.tasks[0] if standing.tasks else ""
     target = msgspec.structs.replace(target, task=task, by=by, at=time.time(), why=why)
