@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH ?= torch==2.13.0
 DEMO ?= .demo
 
-.PHONY: up install install-tune install-test demo test bench bench-scan bench-traffic bench-verdict bench-sensitive bench-tuning interop soak fuzz lint lock docs clean
+.PHONY: up install install-tune install-test demo test bench bench-scan bench-traffic bench-verdict bench-canary bench-sensitive bench-tuning interop soak fuzz lint lock docs clean
 
 up: install            ## set up, then serve in the foreground
 	@exec $(BIN)/freehold up
@@ -40,6 +40,9 @@ bench-traffic: install-test  ## import 100,000 recorded calls in each format; wr
 
 bench-verdict: install-test  ## simulate the verdict's errors and power; writes docs/reference/statistics.md
 	$(BIN)/python benchmarks/verdict.py
+
+bench-canary: install-test   ## simulate the canary's test; writes docs/reference/canary.md
+	$(BIN)/python benchmarks/canary.py --repetitions $(or $(REPETITIONS),2000)
 
 bench-sensitive: install-test  ## what the detectors find on labelled lines; writes docs/reference/sensitive.md
 	$(BIN)/python benchmarks/sensitive.py

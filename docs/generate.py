@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from freehold import admit, config, errors
-from freehold.api import anthropic, base, document, openai
+from freehold.api import acts, anthropic, base, document, openai
 from freehold.cli.main import VERBS, main
 from freehold.engine import schema
 from freehold.scan import rules
@@ -94,9 +94,15 @@ API = """# API
 The machine-readable form is served at `/openapi.json`. Every path but `/healthz` and `/readyz` needs a key, as
 `Authorization: Bearer` or `x-api-key`. A null field is the same as one left out.
 """
-SCHEMAS = """## GET
+SCHEMAS = """## Looking and telling
+
+Over `GET`:
 
 {LOOKS}
+
+Over `POST`, with a JSON body:
+
+{ACTS}
 
 Every answered call says in the header `x-freehold-model` what answered: `NAME@sha256:...`, the digest of the model's
 file, or `NAME@upstream:UPSTREAM` where [somebody else's](../guides/upstreams.md) did.
@@ -206,7 +212,7 @@ def api() -> str:
         lines += _form(form)
     bounds = {name: getattr(schema, name) for name in dir(schema) if name.startswith("MAX_")}
     looks = "\n".join(f"- `{path}`: {summary}" for path, (summary, _) in document.LOOKS.items())
-    lines.append(SCHEMAS.format(LOOKS=looks, **bounds))
+    lines.append(SCHEMAS.format(LOOKS=looks, ACTS="\n".join(map(_act, acts.EVERY)), **bounds))
     return "\n".join(lines)
 
 
@@ -222,6 +228,11 @@ def _form(form: base.Form) -> list[str]:
         lines.append(f"- `{name}` only as {shown}.")
     lines += [f"- `{name}` is refused: {reason}" for name, reason in form.refused.items()]
     return [*lines, ""]
+
+
+def _act(act: acts.Act) -> str:
+    fields = ", ".join(f"`{field.name}`" for field in msgspec.structs.fields(act.schema))
+    return f"- `{act.path}`: {act.summary} ({fields})"
 
 
 def proof() -> str:

@@ -6,17 +6,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 from msgspec import Struct
 
-from freehold import policy, route
+from freehold import identity, policy, route
 from freehold.engine.base import Reply
 from freehold.engine.seat import Ticket
 from freehold.errors import EngineFailed, Forbidden, FreeholdError, Refused
 from freehold.lease import Lease, Leases
 from freehold.ledger import Ledger
-from freehold.types import Caller, Kind, Manifest, Outcome, Request, Route, Settlement, Usage
+from freehold.types import Aim, Alias, Caller, Kind, Manifest, Outcome, Request, Route, Settlement, Usage
 
 
 class Tap(Protocol):
@@ -33,16 +34,26 @@ class Models(Protocol):
     def __call__(self, *, now: bool = False) -> Mapping[str, Manifest]: ...
 
 
+class Eye(Protocol):
+    """Sees what becomes of one call in a canary: the answer as it passes, and how the call was settled."""
+
+    def take(self, piece: bytes) -> None: ...
+
+    def settled(self, settlement: Settlement) -> None: ...
+
+
 class House(Struct, frozen=True):
-    """What a call needs of the house: the ledger, the leases on its engines, the models by name, as they are
-    when it asks, the names of the upstreams that run some of them, by the model's name, and who records the answer to
-    a caller's request, if anybody does."""
+    """What a call needs of the house: the ledger, the leases on its engines, the models and the aliases by name, as
+    they are when it asks, the names of the upstreams that run some of them, by the model's name, who records the answer
+    to a caller's request, if anybody does, and who watches the call, if it is in a canary."""
 
     ledger: Ledger
     leases: Leases
     models: Models
     upstreams: Mapping[str, str] = {}
     tap: Callable[[Caller, Request], Tap | None] = lambda caller, request: None
+    aliases: Callable[[], Mapping[str, Alias]] = dict
+    eye: Callable[[str, Caller, Kind, Aim], Eye | None] = lambda call_id, caller, kind, aim: None
 
 
 class Beginning(Struct, frozen=True):
@@ -53,13 +64,14 @@ class Beginning(Struct, frozen=True):
 
 
 async def answer(
-    house: House, call_id: str, caller: Caller, kind: Kind, read: Callable[[], Request]
+    house: House, call_id: str, caller: Caller, kind: Kind, read: Callable[[Callable[[dict[str, Any]], Aim]], Request]
 ) -> AsyncIterator[Beginning | bytes]:
     """Answer one call: first its `Beginning`, then the bytes.
 
-    ``read`` makes the checked request out of what the client sent; it is called after the entry is open, so
-    that a request which cannot be read is accounted for too. In strict durability nothing of a stream is yielded
-    before its entry is on the disk, and of no answer the last bytes before its settlement is.
+    ``read`` makes the checked request out of what the client sent, by means of what it is given, which finds what the
+    name in a document leads to; it is called after the entry is open, so that a request which cannot be read is
+    accounted for too. In strict durability nothing of a stream is yielded before its entry is on the disk, and of no
+    answer the last bytes before its settlement is.
 
     Raises:
         Refused, Failed: as `policy`, `route`, the lease, the ledger and the engine do.
@@ -73,7 +85,7 @@ async def answer(
     try:
         await entry.begin()
         lease = house.leases.begin(caller)
-        request = read()
+        request = read(partial(_aim, house, tally, call_id, caller, kind))
         tally.model, tally.stream = request.model, request.stream
         decision = policy.decide(caller, request)
         if not decision.allowed:
@@ -93,6 +105,8 @@ async def answer(
                 yield Beginning(reply.media_type, (*lease.headers, _whose(way)))
             if tap is not None:
                 tap.take(piece)
+            if tally.eye is not None:
+                tally.eye.take(piece)
             if reply.complete:
                 last += piece
             else:
@@ -114,7 +128,10 @@ async def answer(
             if lease is not None:
                 lease.release()
                 tally.ticket = lease.ticket
-            entry.settle(tally.settlement())
+            settlement = tally.settlement()
+            entry.settle(settlement)
+            if tally.eye is not None:
+                tally.eye.settled(settlement)
     await entry.on_disk()
     if failure is not None:
         raise failure
@@ -132,6 +149,17 @@ def _route(house: House, request: Request) -> Route:
     return route.find(request, models, house.upstreams)
 
 
+def _aim(house: House, tally: _Tally, call_id: str, caller: Caller, kind: Kind, document: dict[str, Any]) -> Aim:
+    """What the name in a document leads to, and who watches the call if that is a canary's draw."""
+    conversation = partial(identity.of, caller.id, kind, document)
+    models = partial(house.models, now=True)  # an alias may lead to a model that came in a moment ago
+    found = route.aim(document.get("model"), conversation, house.aliases(), models, house.upstreams)
+    tally.alias = found.alias
+    if found.canary:
+        tally.eye = house.eye(call_id, caller, kind, found)
+    return found
+
+
 def _whose(way: Route) -> tuple[str, str]:
     """The header that says which bytes answered, or whose model did."""
     digest = f"upstream:{way.upstream}" if way.upstream else way.model.digest
@@ -145,7 +173,8 @@ class _Tally:
         self.outcome = Outcome.ABANDONED
         self.status = 200
         self.error = ""
-        self.model = ""
+        self.model = self.alias = ""
+        self.eye: Eye | None = None
         self.stream = False
         self.manifest: Manifest | None = None
         self.reply: Reply | None = None
@@ -176,4 +205,5 @@ class _Tally:
             left_the_house=self.reply is not None and self.reply.left_the_house,
             waited_ms=self.ticket.waited * 1000 if self.ticket else None,
             engine_ms=self.ticket.held * 1000 if self.ticket else 0.0,
+            alias=self.alias,
         )

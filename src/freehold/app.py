@@ -25,7 +25,8 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 import freehold
-from freehold import admit, disk, intake, runs, seal, sign
+from freehold import admit, disk, intake, promote, runs, seal, sign
+from freehold.aliases import Aliases
 from freehold.answer import House, Models
 from freehold.api.admin import Admin
 from freehold.api.http import Server
@@ -46,12 +47,16 @@ from freehold.results import Results
 from freehold.samples import Samples
 from freehold.store import TRAFFIC, Store
 from freehold.task import Tasks
+from freehold.traffic import heard
 from freehold.traffic.capture import Capture
 from freehold.types import (
+    Answer,
+    Caller,
     Candidate,
     Comparison,
     Costs,
     EngineState,
+    Kind,
     Layer,
     Manifest,
     Progress,
@@ -105,6 +110,7 @@ class Parts(Struct):
     ledger: Ledger
     keys: KeyRing
     vault: Vault
+    aliases: Aliases
     _traffic: Store | None = None
 
     @property
@@ -128,6 +134,18 @@ class Parts(Struct):
     def tasks(self) -> Tasks:
         """The tasks' files."""
         return Tasks(self.home.tasks)
+
+    @property
+    def desk(self) -> promote.Desk:
+        """What an alias is moved by. Raises BadConfig."""
+        upstreams = {model: found.name for found in all_of(self.settings) for model in found.models}
+        return promote.Desk(self.aliases, self.ledger, self.vault.models, upstreams)
+
+    def rule(self, task: str) -> Scorer | None:
+        """What a task's answers can be held to without a reference. Raises BadTask."""
+        from freehold import scorers  # see `scorer`
+
+        return scorers.alone(self.tasks.get(task), self.tasks.folder(task), self.settings.seal)
 
     @contextlib.contextmanager
     def scorer(self, task: Task) -> Iterator[Scorer | Judge]:
@@ -229,7 +247,7 @@ class Parts(Struct):
 
     def intake(self, progress: Progress = lambda what, done, total: None) -> intake.Intake:
         """The way in for models."""
-        return intake.Intake(self.home, self.settings, self.vault, self.ledger, progress)
+        return intake.Intake(self.home, self.settings, self.vault, self.ledger, self.aliases, progress)
 
     def signed(self, manifest: Manifest) -> bool:
         """Is the model's record signed with this home's key?"""
@@ -258,7 +276,7 @@ def parts(home: Home, settings: Settings) -> Iterator[Parts]:
     """Open a home. Raises StoreFailed if its database cannot be opened."""
     store = Store(settings.database or home.database)
     ledger = Ledger(store)
-    opened = Parts(home, settings, store, ledger, KeyRing(store, ledger), Vault(home.vault))
+    opened = Parts(home, settings, store, ledger, KeyRing(store, ledger), Vault(home.vault), Aliases(store))
     try:
         yield opened
     finally:
@@ -360,6 +378,25 @@ class _Workshop:
             self._opened.check(model, report)
 
 
+class _Moves:
+    """What operators and applications do with the aliases (`api.admin.Moves`)."""
+
+    def __init__(self, opened: Parts, watch: promote.Watch):
+        self._opened, self._watch = opened, watch
+
+    def facts(self) -> list[dict[str, Any]]:
+        """See `api.admin.Moves.facts`."""
+        return promote.facts(self._opened.aliases)
+
+    def rollback(self, alias: str, by: str) -> dict[str, Any]:
+        """See `api.admin.Moves.rollback`."""
+        return promote.told(promote.rollback(self._opened.desk, alias, by=by))
+
+    def feedback(self, caller: Caller, call_id: str, *, good: bool) -> None:
+        """See `api.admin.Moves.feedback`."""
+        self._watch.feedback(caller, call_id, good=good)
+
+
 class _Running:
     """One run of the server."""
 
@@ -375,7 +412,10 @@ class _Running:
         self.capture = Capture(recorded, opened.tasks.every, opened.home.tasks)
         models = outside.with_vault(opened.vault.models)
         leases = Leases(self.pool, settings.callers)
-        self.house = House(opened.ledger, leases, models, outside.names, self.capture.tap)
+        self.watch = promote.Watch(opened.desk, opened.rule, _heard, settings.canary.feedback_seconds)
+        self.house = House(
+            opened.ledger, leases, models, outside.names, self.capture.tap, opened.aliases.now, self.watch.eye
+        )
 
     async def run(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
         settings = self.opened.settings
@@ -386,7 +426,8 @@ class _Running:
             self.outside.relay.listen()
         address = _address(listener, tls)
         self.capture.start()
-        admin = Admin(self.house, self._facts(address), self._now)
+        self.watch.start()
+        admin = Admin(self.house, self._facts(address), _Moves(self.opened, self.watch), self._now)
         router = Router(self.house, self.opened.keys, admin)
         server = Server(router.handle, router.gate, router.on_error, _room(settings))
         running = Running(
@@ -410,8 +451,10 @@ class _Running:
                 await self.pool.stop()
             finally:
                 self.capture.stop()
+                self.watch.stop()
                 await self.opened.ledger.stop()
                 self.opened.keys.close()
+                self.opened.aliases.close()
 
     def _facts(self, address: str) -> dict[str, Any]:
         """What status shows and does not change."""
@@ -444,6 +487,11 @@ class _Running:
             return False
         starting.result()
         return True
+
+
+def _heard(kind: Kind, content: bytes) -> Answer | None:
+    """The answer in a response; None where it holds no words. Raises Unfit."""
+    return heard.answer(kind, content) if kind in heard.KINDS else None
 
 
 def _usual(opened: Parts, host: Host) -> list[Manifest]:

@@ -182,6 +182,15 @@ class LedgerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = "strict"
 
 
+class CanarySettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a canary is judged; see docs/concepts/canary.md."""
+
+    feedback_seconds: Annotated[
+        Annotated[float, Meta(ge=0)],
+        Meta(description="time in which an application may complain of a call before its conversation is counted"),
+    ] = 600.0
+
+
 Kind = Literal["open", "source-available", "use-restricted", "non-commercial", "unknown"]
 
 
@@ -264,6 +273,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     queue: QueueSettings = QueueSettings()
     pool: PoolSettings = PoolSettings()
     callers: CallerSettings = CallerSettings()
+    canary: CanarySettings = CanarySettings()
     trust: TrustSettings = TrustSettings()
     cost: CostSettings = CostSettings()
     models: dict[str, ModelSettings] = {}

@@ -11,6 +11,7 @@
     │   │   └── ModelNotFound   404  no such model
     │   ├── MethodNotAllowed    405
     │   ├── TooSlow             408  the request did not arrive in time
+    │   ├── Conflict            409  it cannot be done as things stand
     │   ├── BodyTooLarge        413
     │   ├── WrongMediaType      415
     │   ├── RateLimited         429  the caller has as many calls as it may have
@@ -127,6 +128,13 @@ class TooSlow(Refused):
 
     code = "request_timeout"
     status = 408
+
+
+class Conflict(Refused):
+    """The request is good, but what it asks for cannot be done as things stand."""
+
+    code = "conflict"
+    status = 409
 
 
 class BodyTooLarge(Refused):

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from freehold import acquire, admit, bundle, convert, disk, names, sign
+from freehold.aliases import Aliases
 from freehold.config import Settings
 from freehold.errors import BadModel, CannotDo
 from freehold.held import Waiting, digest_of
@@ -49,8 +50,10 @@ class Outcome(Struct, frozen=True):
 class Intake:
     """The way into one home."""
 
-    def __init__(self, home: Home, settings: Settings, vault: Vault, ledger: Ledger, progress: Progress):
-        self._home, self._settings, self._vault, self._ledger = home, settings, vault, ledger
+    def __init__(
+        self, home: Home, settings: Settings, vault: Vault, ledger: Ledger, aliases: Aliases, progress: Progress
+    ):
+        self._home, self._settings, self._vault, self._ledger, self._aliases = home, settings, vault, ledger, aliases
         self._waiting = Waiting(home.held)
         self._progress = progress
 
@@ -155,6 +158,7 @@ class Intake:
         if record.verdict is Admission.BLOCK:
             self._note("model.refused", record, actor)
             return Outcome(record)
+        self._check_aliases(record)
         self._check_waiting(record, replace)
         if record.verdict is Admission.HOLD and not _covers(ruling, record):
             self._vault.check_name(_named(record), replace=replace)
@@ -210,6 +214,7 @@ class Intake:
         return same[0] if same else str(names.AdapterName(base.name, stem, next_free))
 
     def _admit(self, judgement: admit.Judgement, actor: str, *, replace: bool, ruling: Ruling | None) -> Outcome:
+        self._check_aliases(judgement.record)
         key = sign.SigningKey.load(self._home.signing_key)
         ruling = ruling if judgement.record.verdict is Admission.HOLD else None
         manifest = admit.admit(judgement, self._vault, self._ledger, key, actor=actor, replace=replace, ruling=ruling)
@@ -229,6 +234,22 @@ class Intake:
     def _note_ruling(self, record: Record, ruling: Ruling, actor: str) -> None:
         said = {"verdict": ruling.verdict.value, "by": ruling.by, "why": ruling.why, "of": ruling.of}
         self._ledger.record("model.decided", record.name, actor=actor, detail=said | {"source": record.source})
+
+    def _check_aliases(self, record: Record) -> None:
+        """A model takes no name that applications send for another, and none from under an alias. Raises CannotDo."""
+        digests = {file.digest for file in record.files}
+        for alias in self._aliases.every():
+            if alias.name == record.name:
+                raise CannotDo(
+                    f"{record.name!r} is an alias, which points at {alias.target.model}: applications send it.",
+                    hint=f"Give this model another name with --name, then 'freehold promote {alias.name}' it.",
+                )
+            for target in (alias.target, alias.canary.target if alias.canary else alias.target):
+                if target.model == record.name and not target.upstream and target.digest not in digests:
+                    raise CannotDo(
+                        f"The alias {alias.name!r} points at {record.name!r}, which is {target.digest}.",
+                        hint="Give this one another name with --name: what answers under an alias is never exchanged.",
+                    )
 
     def _check_waiting(self, record: Record, replace: bool) -> None:
         """A model that waits is not pushed aside by another of its name."""

@@ -6,6 +6,7 @@ from freehold.types import Caller, Decision, Request, Role
 
 MAY_CALL = frozenset({Role.ADMIN, Role.OPERATOR, Role.MEMBER})
 MAY_LOOK = frozenset({Role.ADMIN, Role.OPERATOR, Role.AUDITOR})
+MAY_MOVE = frozenset({Role.ADMIN, Role.OPERATOR})
 
 
 def decide(caller: Caller, request: Request) -> Decision:
@@ -24,4 +25,18 @@ def may_look(caller: Caller) -> Decision:
             False,
             f"The role of {caller.name!r} is {caller.role.value}, which may call models but not look at the server.",
         )
+    return Decision(True)
+
+
+def may_move(caller: Caller) -> Decision:
+    """May this caller point an alias elsewhere?"""
+    if caller.role not in MAY_MOVE:
+        return Decision(False, f"The role of {caller.name!r} is {caller.role.value}, which may not move an alias.")
+    return Decision(True)
+
+
+def may_judge(caller: Caller) -> Decision:
+    """May this caller say what became of its calls? Whoever may make some."""
+    if caller.role not in MAY_CALL:
+        return Decision(False, f"The role of {caller.name!r} is {caller.role.value}, which makes no calls.")
     return Decision(True)

@@ -1,35 +1,57 @@
-"""What operators see: is it alive, is it ready, what is true now, and the document of the whole API."""
+"""What operators see and do: is it alive, is it ready, what is true now, what do the aliases point at, and the document
+of the whole API; and what applications say of their calls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from freehold import policy
 from freehold.answer import House
-from freehold.api import document
+from freehold.api import acts, document
 from freehold.api.message import HttpResponse
-from freehold.errors import Forbidden
-from freehold.types import Caller, SeatView, TicketView
+from freehold.errors import CannotDo, Conflict, Forbidden
+from freehold.types import Caller, Decision, SeatView, TicketView
 
 Page = Callable[[Caller], HttpResponse]
 
 
-class Admin:
-    """``open_to_all`` are the two paths that need no key; ``pages`` are those that do. ``facts`` do not change;
-    ``outside`` tells what the gateway knows of its upstreams and their relay."""
+class Moves(Protocol):
+    """What the house does with its aliases."""
 
-    def __init__(self, house: House, facts: Mapping[str, Any], outside: Callable[[], dict[str, Any]] = dict):
-        self._house, self._outside = house, outside
+    def facts(self) -> list[dict[str, Any]]:
+        """How they stand."""
+
+    def rollback(self, alias: str, by: str) -> dict[str, Any]:
+        """Move one back; says from what to what. May wait for the disk. Raises CannotDo."""
+
+    def feedback(self, caller: Caller, call_id: str, *, good: bool) -> None:
+        """What an application says of one of its calls. Raises NotFound."""
+
+
+class Admin:
+    """``open_to_all`` are the two paths that need no key; ``pages`` are those that do, and ``acts`` those that do
+    something, which may wait for the disk. ``facts`` do not change; ``outside`` tells what the gateway knows of its
+    upstreams and their relay."""
+
+    def __init__(
+        self, house: House, facts: Mapping[str, Any], moves: Moves, outside: Callable[[], dict[str, Any]] = dict
+    ):
+        self._house, self._moves, self._outside = house, moves, outside
         self._facts = dict(facts)
         self.is_up = False  # until the engines that were asked for are
         self.open_to_all: dict[str, Callable[[], HttpResponse]] = {"/healthz": self.health, "/readyz": self.ready}
         self.pages: dict[str, Page] = {
+            "/admin/aliases": self.aliases,
             "/admin/status": self.status,
             "/admin/queue": self.queue,
             "/openapi.json": self.openapi,
+        }
+        self.acts: dict[str, tuple[acts.Act, Callable[[Caller, Any], HttpResponse]]] = {
+            acts.FEEDBACK.path: (acts.FEEDBACK, self.feedback),
+            acts.MOVE.path: (acts.MOVE, self.move),
         }
 
     def health(self) -> HttpResponse:
@@ -46,9 +68,7 @@ class Admin:
 
     def status(self, caller: Caller) -> HttpResponse:
         """What the gateway knows of itself; ``freehold status`` holds it against the kernel."""
-        decision = policy.may_look(caller)
-        if not decision.allowed:
-            raise Forbidden(decision.reason)
+        _allow(policy.may_look(caller))
         engines = [msgspec.to_builtins(state) for state in self._house.leases.pool.states()]
         models = [msgspec.to_builtins(manifest) for manifest in self._house.models().values()]
         return _json(200, self._facts | {"engines": engines, "models": models} | self._outside())
@@ -59,9 +79,34 @@ class Admin:
         sees_all = policy.may_look(caller).allowed
         return _json(200, {"models": [_seat(view, caller, sees_all) for view in self._house.leases.pool.views()]})
 
+    def aliases(self, caller: Caller) -> HttpResponse:
+        """What each alias points at, and how its canary goes."""
+        _allow(policy.may_look(caller))
+        return _json(200, {"aliases": self._moves.facts()})
+
+    def feedback(self, caller: Caller, said: acts.Feedback) -> HttpResponse:
+        """What an application says of one of its own calls."""
+        _allow(policy.may_judge(caller))
+        self._moves.feedback(caller, said.call, good=said.good)
+        return _json(200, {"call": said.call, "good": said.good})
+
+    def move(self, caller: Caller, wanted: acts.Move) -> HttpResponse:
+        """Move an alias back; calls that come after the answer find it there."""
+        _allow(policy.may_move(caller))
+        try:
+            return _json(200, self._moves.rollback(wanted.alias, f"key {caller.name}"))
+        except CannotDo as error:
+            raise Conflict(error.message, hint=error.hint) from None
+
     def openapi(self, _caller: Caller) -> HttpResponse:
         """The API's own description."""
         return _json(200, document.openapi())
+
+
+def _allow(decision: Decision) -> None:
+    """Raises Forbidden."""
+    if not decision.allowed:
+        raise Forbidden(decision.reason)
 
 
 def _seat(view: SeatView, caller: Caller, sees_all: bool) -> dict[str, Any]:

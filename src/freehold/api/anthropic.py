@@ -140,10 +140,14 @@ class Anthropic:
 
     forms = (MESSAGES, COUNT_TOKENS)
 
-    def read(self, form: base.Form, headers: Mapping[str, str], body: bytes, upstreams: Container[str] = ()) -> Request:
+    def read(
+        self, form: base.Form, headers: Mapping[str, str], body: bytes, upstreams: Container[str] = (),
+        aim: base.Aiming = base.as_named,
+    ) -> Request:  # fmt: skip
         """See `base.Surface.read`."""
         document = base.read_json(headers, body)
-        if request := base.passed_on(form, document, body, upstreams):
+        to = aim(document)
+        if request := base.passed_on(form, document, body, upstreams, to):
             return request
         _check_blocks(document.get("messages"))
         _check_tools(document.get("tools"))
@@ -153,7 +157,7 @@ class Anthropic:
             raise BadRequest("tool_choice has a name but its type is not 'tool'.", hint="", param="tool_choice")
         if choice.get("type") in ("any", "tool") and not kept.get("tools"):
             raise BadRequest("tool_choice needs tools.", hint="Send tools, or leave it out.", param="tool_choice")
-        return Request(form.kind, kept["model"], kept, bool(kept.get("stream")))
+        return base.request(form, to, kept, stream=bool(kept.get("stream")))
 
     def error(self, error: FreeholdError, request_id: str) -> dict[str, Any]:
         """See `base.Surface.error`."""

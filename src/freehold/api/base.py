@@ -9,14 +9,14 @@ Nothing is dropped in silence.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Annotated, Any, Protocol
 
 import msgspec
 from msgspec import Meta, Struct
 
 from freehold.errors import BadRequest, FreeholdError, Unsupported, WrongMediaType
-from freehold.types import Kind, Request
+from freehold.types import Aim, Kind, Request
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `([^`]*)`")
@@ -48,15 +48,29 @@ class Form(Struct, frozen=True):
     refused: Mapping[str, str] = {}
 
 
+Aiming = Callable[[dict[str, Any]], Aim]  # what the name in a document leads to
+
+
+def as_named(document: dict[str, Any]) -> Aim:
+    """The model that a document names, where there are no aliases."""
+    model = document.get("model")
+    return Aim(model if isinstance(model, str) else "")
+
+
 class Surface(Protocol):
     """One vendor's wire format."""
 
     forms: tuple[Form, ...]
 
-    def read(self, form: Form, headers: Mapping[str, str], body: bytes, upstreams: Container[str] = ()) -> Request:
-        """The checked request; one for a model of the ``upstreams`` is read and not checked, which is for them to do.
+    def read(
+        self, form: Form, headers: Mapping[str, str], body: bytes, upstreams: Container[str] = (),
+        aim: Aiming = as_named,
+    ) -> Request:  # fmt: skip
+        """The checked request, to the model that ``aim`` finds for it; one for a model of the ``upstreams`` is read and
+        not checked, which is for them to do.
 
         Raises:
+            ModelNotFound: as ``aim`` does.
             BadRequest, Unsupported, WrongMediaType: it cannot be read, or asks for what is not done.
         """
 
@@ -92,12 +106,16 @@ def read_json(headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
     return {key: value for key, value in document.items() if value is not None}
 
 
-def passed_on(form: Form, document: dict[str, Any], body: bytes, upstreams: Container[str]) -> Request | None:
+def passed_on(form: Form, document: dict[str, Any], body: bytes, upstreams: Container[str], to: Aim) -> Request | None:
     """The request as it came, if an upstream runs its model: the fields are the upstream's to judge, not ours."""
-    model = document.get("model")
-    if not isinstance(model, str) or model not in upstreams:
+    if to.model not in upstreams:
         return None
-    return Request(form.kind, model, document, document.get("stream") is True, body)
+    return request(form, to, document, stream=document.get("stream") is True, sent=body)
+
+
+def request(form: Form, to: Aim, body: dict[str, Any], *, stream: bool, sent: bytes = b"") -> Request:
+    """The request to what its name leads to."""
+    return Request(form.kind, to.model, body, stream, sent, to.alias, to.candidate)
 
 
 def _depth(document: Any) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 import freehold
-from freehold.api import anthropic, base, openai
+from freehold.api import acts, anthropic, base, openai
 
 _REF = "#/components/schemas/{name}"
 _ANY_JSON = {"application/json": {"schema": {"type": "object"}}}
@@ -19,6 +19,7 @@ _ERRORS = {
     "404": "no such model or path",
     "405": "another method is wanted",
     "408": "the request did not arrive in time",
+    "409": "it cannot be done as things stand",
     "413": "the body is too large",
     "415": "the body is not JSON",
     "429": "too many calls, at once or in a minute, or the line is full",
@@ -32,10 +33,13 @@ _ERRORS = {
 def openapi() -> dict[str, Any]:
     """The document. Version 3.1, whose schemas are JSON Schema 2020-12, which is what msgspec writes."""
     forms = (*openai.OpenAI.forms, *anthropic.Anthropic.forms)
-    references, components = msgspec.json.schema_components([form.schema for form in forms], ref_template=_REF)
-    paths = {form.path: {"post": _call(form, schema)} for form, schema in zip(forms, references, strict=True)}
+    schemas = [form.schema for form in forms] + [act.schema for act in acts.EVERY]
+    references, components = msgspec.json.schema_components(schemas, ref_template=_REF)
+    paths = {form.path: {"post": _call(form, schema)} for form, schema in zip(forms, references, strict=False)}
     for path, (summary, keyed) in LOOKS.items():
         paths[path] = {"get": _look(summary, keyed=keyed)}
+    for act, schema in zip(acts.EVERY, references[len(forms) :], strict=True):
+        paths[act.path] = paths.get(act.path, {}) | {"post": _act(act, schema)}
     paths["/v1/models/{model}"]["get"]["parameters"] = [
         {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
     ]
@@ -59,6 +63,7 @@ LOOKS = {
     "/readyz": ("Calls are answered", False),
     "/v1/models": ("The models that can be called", True),
     "/v1/models/{model}": ("One model", True),
+    "/admin/aliases": ("What each alias points at, and how its canary goes", True),
     "/admin/queue": ("Who is answered and who waits", True),
     "/admin/status": ("What is true now", True),
     "/openapi.json": ("This document", True),
@@ -74,6 +79,14 @@ def _call(form: base.Form, schema: dict[str, Any]) -> dict[str, Any]:
         "operationId": form.kind.value,
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
         "responses": {"200": {"description": "the answer", "content": content}} | _errors(),
+    }
+
+
+def _act(act: acts.Act, schema: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "summary": act.summary,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "responses": {"200": {"description": "done", "content": _ANY_JSON}} | _errors(),
     }
 
 

@@ -338,10 +338,14 @@ class OpenAI:
 
     forms = (CHAT, COMPLETION, EMBEDDING, RESPONSE)
 
-    def read(self, form: base.Form, headers: Mapping[str, str], body: bytes, upstreams: Container[str] = ()) -> Request:
+    def read(
+        self, form: base.Form, headers: Mapping[str, str], body: bytes, upstreams: Container[str] = (),
+        aim: base.Aiming = base.as_named,
+    ) -> Request:  # fmt: skip
         """See `base.Surface.read`."""
         document = base.read_json(headers, body)
-        if request := base.passed_on(form, document, body, upstreams):
+        to = aim(document)
+        if request := base.passed_on(form, document, body, upstreams, to):
             return request
         if form is CHAT:
             _check_parts(document.get("messages"))
@@ -349,7 +353,7 @@ class OpenAI:
             _check_items(document.get("input"))
         kept = base.check(form, document)
         _check_together(form, kept)
-        return Request(form.kind, kept["model"], kept, bool(kept.get("stream")))
+        return base.request(form, to, kept, stream=bool(kept.get("stream")))
 
     def error(self, error: FreeholdError, request_id: str) -> dict[str, Any]:
         """See `base.Surface.error`."""

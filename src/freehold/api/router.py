@@ -3,11 +3,13 @@ reads and writes, `answer` does the rest."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import unquote
 
+import msgspec
 from msgspec import Struct
 
 from freehold.answer import Beginning, House, answer
@@ -49,7 +51,7 @@ class Router:
             return look()
         call = self._calls.get(request.path)
         if call is None:
-            return self._look(request)
+            return await self._act(request) if request.path in self.admin.acts else self._look(request)
         _only(request, "POST")
         caller = _admitted(request) or self.keys.caller(_token(request))
         if self.stopping:
@@ -77,8 +79,8 @@ class Router:
         return HttpResponse(error.status, body, headers=headers)
 
     async def _answer(self, request: HttpRequest, caller: Caller, call: _Call) -> HttpResponse:
-        def read() -> Request:
-            return call.surface.read(call.form, request.headers, request.body, self.house.upstreams)
+        def read(aim: base.Aiming) -> Request:
+            return call.surface.read(call.form, request.headers, request.body, self.house.upstreams, aim)
 
         pieces = answer(self.house, request.id, caller, call.form.kind, read)
         begun = await anext(pieces)
@@ -86,6 +88,17 @@ class Router:
             return HttpResponse(200, _guarded(pieces, call, request.id), EVENT_STREAM, begun.headers)
         body = b"".join([piece async for piece in pieces])
         return HttpResponse(200, body, begun.media_type or "application/json", begun.headers)
+
+    async def _act(self, request: HttpRequest) -> HttpResponse:
+        """The paths that do something; some of them show something too."""
+        if request.path in self.admin.pages and request.method != "POST":
+            return self._look(request)
+        caller = self.keys.caller(_token(request))
+        _only(request, "POST")
+        act, do = self.admin.acts[request.path]
+        document = base.read_json(request.headers, request.body)
+        base.convert(document, act.schema)
+        return await asyncio.to_thread(do, caller, msgspec.convert(document, act.schema))
 
     def _look(self, request: HttpRequest) -> HttpResponse:
         """The paths that only show something, each to a caller with a key."""
@@ -101,8 +114,12 @@ class Router:
     def _models(self, request: HttpRequest) -> dict[str, Any]:
         """The models, as the SDK that asks expects them."""
         shape = _anthropic_model if "anthropic-version" in request.headers else _openai_model
-        known, owners = sorted(self.house.models().items()), self.house.upstreams
-        models = [shape(name, manifest.admitted_at, owners.get(name, "you")) for name, manifest in known]
+        there, owners = self.house.models(), self.house.upstreams
+        known = {name: (manifest.admitted_at, owners.get(name, "you")) for name, manifest in there.items()}
+        for name, alias in self.house.aliases().items():
+            if name not in there or name in owners:  # else it is a model of the vault, which no alias hides
+                known[name] = (0.0, alias.target.upstream or "you")  # nobody admitted it, as an upstream's
+        models = [shape(name, *facts) for name, facts in sorted(known.items())]
         if request.path == MODELS:
             ends = {"has_more": False, "first_id": models[0]["id"], "last_id": models[-1]["id"]} if models else {}
             return {"object": "list", "data": models} | (ends if shape is _anthropic_model else {})

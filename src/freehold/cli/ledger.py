@@ -37,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         "TIME",
         "CALLER",
         "KIND",
+        "ALIAS",
         "MODEL",
         "PROMPT",
         "CACHED",
@@ -56,7 +57,7 @@ def _row(call) -> tuple[str, ...]:
     outcome = call.outcome or "open"
     if call.error:
         outcome += f" ({call.error})"
-    who = (call.id, local.when(call.opened_at), call.caller, call.kind, call.model or "")
+    who = (call.id, local.when(call.opened_at), call.caller, call.kind, call.alias or "", call.model or "")
     tokens = (str(call.prompt_tokens), str(call.cached_tokens), str(call.completion_tokens))
     return (
         *who,

@@ -24,6 +24,8 @@ VERBS = {
     "replay": "what a candidate makes of a task's recorded calls, through the running server",
     "tune": "teach a model a task: an adapter trained on its recorded calls, on this machine",
     "certify": "the verdict: is a candidate good enough, on the task's own later calls",
+    "promote": "point the name that an application sends at a candidate; without names: what points where",
+    "rollback": "point such a name back at what it pointed at before",
     "cost": "what calls cost on this machine, beside what somebody else charges for them",
     "switch": "the whole move in one command: import, tune, certify, dossier; stops before promotion",
     "report": "the dossier: one signed file for a switch; and verify one, offline",

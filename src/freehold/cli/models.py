@@ -183,6 +183,11 @@ def _remove(parts: Parts, arguments: argparse.Namespace) -> int:
     if any(held.record.name == arguments.name for held in parts.intake().waiting()):
         raise CannotDo(f"{arguments.name!r} waits for a decision.", hint="See 'freehold models decide --refuse'.")
     manifest = parts.vault.get(arguments.name)
+    if pointing := parts.aliases.pointing_at(arguments.name):
+        raise CannotDo(
+            f"{arguments.name!r} answers the calls to {', '.join(pointing)}.",
+            hint=f"'freehold rollback {pointing[0]}' first, or promote another model.",
+        )
     live = local.live(parts.home)
     if live and any(engine["digest"] == manifest.digest and engine["pid"] for engine in live["engines"]):
         raise CannotDo(

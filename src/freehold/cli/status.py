@@ -12,7 +12,7 @@ import freehold
 from freehold import config, seal
 from freehold.cli import local
 from freehold.errors import BadModel, CannotDo
-from freehold.types import ADAPTER
+from freehold.types import ADAPTER, Alias
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,10 +51,18 @@ def _facts(parts: Any) -> dict[str, Any]:
         "engines": [] if live is None else [_engine(engine) for engine in live["engines"]],
         "upstreams": [] if live is None else live["upstreams"],
         "capture": None if live is None else live["capture"],
+        "aliases": [_alias(alias) for alias in parts.aliases.every()],
         "models": [_model(parts, manifest) for manifest in parts.vault.list()],
         "ledger": {"calls": parts.ledger.totals(), "left_the_house": parts.ledger.left_the_house()},
         "audit": {"holds": chain.holds, "events": chain.events, "head": chain.head, "problem": chain.problem},
     }
+
+
+def _alias(alias: Alias) -> dict[str, Any]:
+    """An alias in short; 'freehold promote' says more."""
+    pointed = {name: getattr(alias.target, name) for name in ("model", "digest", "upstream")}
+    canary = alias.canary and {"model": alias.canary.target.model, "share": alias.canary.share}
+    return {"alias": alias.name} | pointed | {"canary": canary}
 
 
 def _auth(parts: Any) -> str:
@@ -137,6 +145,10 @@ def _show(facts: dict[str, Any]) -> None:
         print(f"  {kind} {model['name']}  {model['digest']}  {hash_}, {pinned}")
     for upstream in facts["upstreams"]:
         _show_upstream(upstream)
+    for alias in facts["aliases"]:
+        canary = alias["canary"]
+        share = f"; a canary of {canary['model']} has {canary['share'] * 100:g}%" if canary else ""
+        print(local.lines([f"  alias   {alias['alias']} -> {alias['model']}{share}"]))
     if facts["capture"] and any(facts["capture"].values()):
         _show_capture(facts["capture"])
     for engine in facts["engines"]:

@@ -141,9 +141,14 @@ class Run:
             )
 
     def _must_be_the_candidate(self, told: Told) -> None:
-        digest = told.model.rpartition("@")[2]
+        name, _, digest = told.model.rpartition("@")
         if told.model and self._candidate.digest and digest != self._candidate.digest:
             raise _another(self._candidate, digest)
+        if told.model and not self._candidate.digest and name != self._candidate.name:
+            raise BadModel(
+                f"{self._candidate.name!r} is an alias, and {told.model} answers for it.",
+                hint="Give the upstream's model another name here, in its table 'names', and replay that one.",
+            )
 
     def _count(self, replayed: Replayed) -> None:
         now = self.progress

@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from freehold import task as tasks
 from freehold.errors import BadTask
 from freehold.scorers import contains, exact, json, judge, label, number, python, regex, similarity, tool
@@ -16,7 +18,7 @@ from freehold.scorers.base import Scorer, Settings
 from freehold.scorers.judge import Calibration, Judge, agreement
 from freehold.types import Task
 
-__all__ = ["KINDS", "Calibration", "Judge", "Scorer", "agreement", "make"]
+__all__ = ["KINDS", "Calibration", "Judge", "Scorer", "agreement", "alone", "make"]
 
 KINDS: dict[str, tuple[type[Settings], type[Scorer] | type[Judge]]] = {
     "exact": (exact.Settings, exact.Exact),
@@ -31,6 +33,7 @@ KINDS: dict[str, tuple[type[Settings], type[Scorer] | type[Judge]]] = {
     "judge": (judge.Settings, judge.Judge),
 }
 _WITH_PROCESS = ("regex", "python")
+_ALONE = ("contains", "json", "regex")
 
 
 def make(task: Task, folder: Path, seal: str = "best") -> Scorer | Judge:
@@ -51,3 +54,19 @@ def make(task: Task, folder: Path, seal: str = "best") -> Scorer | Judge:
         if isinstance(values.get(name), str)
     }
     return scorer(settings, files, seal) if kind in _WITH_PROCESS else scorer(settings, files)
+
+
+def alone(task: Task, folder: Path, seal: str = "best") -> Scorer | None:
+    """What an answer can be held to where there is none to compare it with: JSON to its schema, a pattern, words that
+    the task demands. A value of 1 keeps it. None where all that the task's scorer does is to compare. Raises BadTask.
+    """
+    kind = task.scorer.get("kind")
+    if kind not in _ALONE:
+        return None
+    if kind == "json":
+        task = msgspec.structs.replace(task, scorer=task.scorer | {"value": "valid"})
+    scorer = make(task, folder, seal)
+    if not scorer.compares:
+        return scorer
+    scorer.close()
+    return None

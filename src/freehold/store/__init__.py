@@ -2,6 +2,20 @@
 
 from freehold.store.commits import GroupCommit
 from freehold.store.database import HOUSE, TRAFFIC, Query, Schema, Store, cause
-from freehold.store.tables import calls, events, keys
+from freehold.store.tables import aliases, calls, canaries, events, keys, targets
 
-__all__ = ["HOUSE", "TRAFFIC", "GroupCommit", "Query", "Schema", "Store", "calls", "cause", "events", "keys"]
+__all__ = [
+    "HOUSE",
+    "TRAFFIC",
+    "GroupCommit",
+    "Query",
+    "Schema",
+    "Store",
+    "aliases",
+    "calls",
+    "canaries",
+    "cause",
+    "events",
+    "keys",
+    "targets",
+]

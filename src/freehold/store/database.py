@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 from freehold.errors import StoreFailed
 from freehold.store import tables, traffic
 
-LATEST = "0003_engine_time"
+LATEST = "0004_aliases"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -71,7 +71,7 @@ class Store:
         return (self.engine.dialect.dbapi.Error, SQLAlchemyError)
 
     def query(self, statement: Select) -> Query:
-        """A statement that is asked for one row again and again."""
+        """A statement that is asked again and again."""
         return Query(self.reader(), statement)
 
     def touch(self) -> None:
@@ -161,6 +161,11 @@ class Query:
         given = tuple(values[name] for name in self._names) if self._names is not None else values
         self._cursor.execute(self._text, given)
         return self._cursor.fetchone()
+
+    def every(self) -> list[tuple]:
+        """All rows of a statement without bind parameters. Raises as `first`."""
+        self._cursor.execute(self._text)
+        return self._cursor.fetchall()
 
     def close(self) -> None:
         """Let go of the connection."""

@@ -35,6 +35,7 @@ calls = Table(
     Column("left_the_house", Boolean, nullable=False, default=False, server_default=false()),
     Column("waited_ms", Float),  # in line for an engine; null where it did not come to its turn
     Column("engine_ms", Float),  # for which it held its slot at an engine; null where nobody knows
+    Column("alias", String),  # the name that was sent, where it was one
     Index("calls_by_time", "opened_at"),
 )
 
@@ -49,4 +50,53 @@ events = Table(
     Column("detail", JSON, nullable=False),
     Column("previous", String, nullable=False),
     Column("hash", String, nullable=False, unique=True),
+)
+
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("moves", Integer, nullable=False),  # counts its changes
+)
+
+targets = Table(
+    "targets",
+    metadata,
+    Column("alias", String, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),  # from 1; the alias points at the last not left
+    Column("model", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("upstream", String, nullable=False),
+    Column("task", String, nullable=False),
+    Column("by", String, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("why", String, nullable=False),
+    Column("left_at", Float),
+    Column("left_by", String, nullable=False),
+)
+
+canaries = Table(
+    "canaries",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("alias", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("upstream", String, nullable=False),
+    Column("task", String, nullable=False),
+    Column("by", String, nullable=False),
+    Column("why", String, nullable=False),
+    Column("share", Float, nullable=False),
+    Column("salt", String, nullable=False),
+    Column("tolerance", Float, nullable=False),
+    Column("alpha", Float, nullable=False),
+    Column("began_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Column("ended", String, nullable=False),
+    Column("incumbent", JSON, nullable=False),  # counts of calls: no text, and no call by itself
+    Column("candidate", JSON, nullable=False),
+    Column("missed", BigInteger, nullable=False),
+    Column("own", JSON, nullable=False),  # the states of the two tests
+    Column("told", JSON, nullable=False),
+    Index("canaries_by_alias", "alias"),
 )

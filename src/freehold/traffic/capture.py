@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from freehold import said
+from freehold import identity, said
 from freehold.auth import OWNER
 from freehold.errors import FreeholdError
 from freehold.samples import Samples
@@ -97,7 +97,7 @@ class _Caught(Struct, frozen=True):
         line = {"request": body, "body": body, "metadata": body.get("metadata"), "caller": self.caller}
         user = dotted(body, "metadata.user_id" if self.kind is Kind.MESSAGE else "user")
         named = dotted(line, self.task.group) if self.task.group else user
-        return named[:MAX_NAME] or _digest("begins", _opening(body))
+        return named[:MAX_NAME] or _digest("begins", identity.opening(body))
 
 
 class Capture:
@@ -130,8 +130,10 @@ class Capture:
 
     def tap(self, caller: Caller, request: Request) -> Tap | None:
         """What takes in the answer to a request, if a task records it."""
-        tasks = self._by_alias.get(request.model)
+        tasks = self._by_alias.get(request.alias or request.model)
         if not tasks or caller.id == OWNER or request.kind not in heard.KINDS:  # a replay is no traffic
+            return None
+        if request.on_trial:  # a canary's answers are no incumbent's
             return None
         wanted = [task for task in tasks if not task.callers or caller.name in task.callers]
         return Tap(self, wanted, caller, request) if wanted else None
@@ -248,32 +250,6 @@ def _samples(batch: Sequence[_Caught]) -> tuple[list[Sample], list[str]]:
 
 def _digest(what: str, value: Any) -> str:
     return f"{what}-{hashlib.sha256(msgspec.json.encode(value)).hexdigest()[:16]}"
-
-
-def _opening(body: dict[str, Any]) -> Any:
-    """How a conversation began: its instructions, and its turns up to the first of the user; or all that was asked.
-
-    Of a turn its text alone: later on the same turn may be written in another way, and lack its marks for a cache.
-    """
-    turns = body.get("messages") or body.get("input") or body.get("prompt")
-    if isinstance(turns, str):
-        turns = [{"role": "user", "content": turns}]
-    turns = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
-    users = (place for place, turn in enumerate(turns) if turn.get("role") == "user")
-    begun = turns[: next(users, 0) + 1]
-    said_first = [[turn.get("role"), _plain(turn.get("content"))] for turn in begun]
-    return [_plain(body.get("system") or body.get("instructions")), *said_first] if begun else body
-
-
-def _plain(content: Any) -> str:
-    """The text of a turn, whichever way it is written."""
-    if isinstance(content, list):
-        return "".join(text for part in content if isinstance(text := _text(part), str))
-    return content if isinstance(content, str) else ""
-
-
-def _text(part: Any) -> Any:
-    return part.get("text") if isinstance(part, dict) else part
 
 
 def _say(sentence: str) -> None:

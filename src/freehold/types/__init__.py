@@ -4,6 +4,7 @@ Times are seconds since the epoch (``at``, ``opened_at``) or milliseconds (``*_m
 the engine made them; digests are written with their algorithm, ``sha256:<64 hex digits>``.
 """
 
+from freehold.types.aliases import Aim, Alias, Arm, Canary, Target, Trial
 from freehold.types.calls import (
     Call,
     Caller,
@@ -72,11 +73,15 @@ __all__ = [
     "ADAPTER",
     "Acquired",
     "Admission",
+    "Aim",
+    "Alias",
     "Answer",
+    "Arm",
     "Basis",
     "Call",
     "CallCost",
     "Caller",
+    "Canary",
     "Candidate",
     "Captures",
     "Comparison",
@@ -128,10 +133,12 @@ __all__ = [
     "Spent",
     "Split",
     "Stated",
+    "Target",
     "Task",
     "TicketView",
     "Tier",
     "ToolCall",
+    "Trial",
     "TuningRun",
     "Unusable",
     "UpstreamState",

@@ -50,13 +50,17 @@ class Caller(Struct, frozen=True):
 class Request(Struct, frozen=True):
     """What a caller asks of a model: read and checked by a surface, not yet put into an engine's dialect.
 
-    ``sent`` is the document as the client sent it, where it is to be passed on to an upstream rather than checked."""
+    ``model`` is the model's own name, ``alias`` the name that was sent, if that is another one or an alias;
+    ``on_trial`` says that a canary's candidate is to answer. ``sent`` is the document as the client sent it, where it
+    is to be passed on to an upstream rather than checked."""
 
     kind: Kind
     model: str
     body: dict
     stream: bool = False
     sent: bytes = b""
+    alias: str = ""
+    on_trial: bool = False
 
 
 class Decision(Struct, frozen=True):
@@ -97,10 +101,12 @@ class Settlement(Struct, frozen=True):
     left_the_house: bool = False
     waited_ms: float | None = None
     engine_ms: float | None = None
+    alias: str = ""
 
 
 class Call(Struct, frozen=True):
-    """One entry of the ledger, in the order of its columns. It holds no text of the prompt or of the answer."""
+    """One entry of the ledger, in the order of its columns. It holds no text of the prompt or of the answer. ``alias``
+    is the name that was asked for, where it was one, and ``model`` the model's own."""
 
     id: str
     opened_at: float
@@ -119,6 +125,7 @@ class Call(Struct, frozen=True):
     left_the_house: bool
     waited_ms: float | None = None
     engine_ms: float | None = None
+    alias: str | None = None
 
 
 class Event(Struct, frozen=True):
