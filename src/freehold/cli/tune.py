@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--epochs", metavar="N", type=_positive, default=3.0, help="passes over the tuning calls (default 3)"
     )
-    parser.add_argument("--lr", metavar="RATE", type=_positive, default=1e-3, help="learning rate (default 0.001)")
-    parser.add_argument("--batch", metavar="N", type=_whole, default=8, help="calls for an update (default 8)")
+    parser.add_argument("--lr", metavar="RATE", type=_positive, default=2e-3, help="learning rate (default 0.002)")
+    parser.add_argument("--batch", metavar="N", type=_whole, default=4, help="calls for an update (default 4)")
     parser.add_argument("--minutes", metavar="M", type=_positive, default=0.0, help="train no longer than this")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="for another adapter (default 0)")
     parser.add_argument("--resume", action="store_true", help="go on with the same run where it was cut off")
