@@ -1,5 +1,6 @@
 """Adapters: let in where they fit their base, called by name at once, on every surface, by their own weights alone."""
 
+import asyncio
 import json
 import random
 import shutil
@@ -11,13 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from harness import Running, Wire, ask, chat, cli, get, post, serving, until
-from lora import BLUE, COUNTS, RED, loud, model, pair, quiet, write
+from lora import BLUE, COUNTS, RED, WIDTH, loud, model, pair, quiet, write
 
 from freehold import app, intake
-from freehold.config import Settings
+from freehold.config import EngineSettings, Settings
+from freehold.disk import hash_file
+from freehold.engine.llamacpp import LlamaCpp
 from freehold.errors import CannotDo
 from freehold.home import Home
-from freehold.types import Admission, LicenceClass
+from freehold.types import Admission, LicenceClass, Manifest
 
 CHAT = "/v1/chat/completions"
 NAME = "tiny+red@1"
@@ -510,3 +513,115 @@ def test_what_an_adapter_has_read_is_read_anew_by_its_base(smol):
     body = {"model": "smol+red@1", "prompt": prompt, "max_tokens": 1, "temperature": 0}
     usage = [json.loads(ask(smol, "/v1/completions", body)[2])["usage"] for _ in range(2)]
     assert usage[1]["prompt_tokens_details"]["cached_tokens"] > 15
+
+
+TOOL = {"name": "look", "description": "Look at a thing.",
+        "input_schema": {"type": "object", "properties": {"at": {"enum": ["sea"]}}, "required": ["at"]}}  # fmt: skip
+USE = {"type": "tool_use", "id": "t1", "name": "look", "input": {"at": "sea"}}
+BACK = {"type": "tool_result", "tool_use_id": "t1", "content": "It is blue."}
+CALLED = [{"role": "user", "content": "Look at the sea."}, {"role": "assistant", "content": [USE]},
+          {"role": "user", "content": [BACK]}]  # fmt: skip
+ASKED = {
+    "a word": {"messages": [{"role": "user", "content": "Say: one two three"}], "max_tokens": 3},
+    "a system prompt in blocks": {
+        "system": [{"type": "text", "text": "Count."}, {"type": "text", "text": " Go on."}], "max_tokens": 4,
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "1, 2, 3, 4, 5, 6,"}]}],
+    },
+    "its own beginning": {
+        "messages": [{"role": "user", "content": "Count."}, {"role": "assistant", "content": "1, 2, 3, 4, 5,"}],
+        "max_tokens": 6,
+    },
+    "a stop sequence": {
+        "messages": [{"role": "user", "content": "Count."}, {"role": "assistant", "content": "1, 2, 3, 4, 5,"}],
+        "max_tokens": 12, "stop_sequences": ["9", "8"],
+    },
+    "a tool": {
+        "messages": CALLED[:1], "max_tokens": 60, "tools": [TOOL], "tool_choice": {"type": "any"},
+    },
+    "what came of a tool": {"messages": CALLED, "max_tokens": 2, "tools": [TOOL]},
+}  # fmt: skip
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", ASKED)
+def test_a_message_asked_as_a_chat_is_told_as_the_engine_itself_tells_it(smol, bare, name):
+    """Event by event, and whole: the prompt has the same tokens, and the same comes back."""
+    body = ASKED[name] | {"temperature": 0, "model": "smol"}
+    own, ours = (events(slowly(server, "/v1/messages", body | {"stream": True})) for server in (bare, smol))
+    assert ours == own and own[-1] == {"type": "message_stop"}
+    own, ours = (json.loads(slowly(server, "/v1/messages", body)) for server in (bare, smol))
+    assert plain(own) == plain(ours)
+    entries = [server.calls(2) for server in (bare, smol)]
+    counts = [[(entry["prompt_tokens"], entry["completion_tokens"]) for entry in found] for found in entries]
+    assert counts[0] == counts[1] and counts[0][0] == counts[0][1]
+
+
+@pytest.fixture(scope="module")
+def bare(smol):
+    """The same without adapters: it speaks of messages with its engine's own words."""
+    home = smol.folder / "bare"
+    add(home, smol.folder / "smol.gguf")
+    server = Running(home, env={"FREEHOLD_ENGINE_THREADS": "1"})
+    yield server
+    assert server.stop() == 0, server.output()
+
+
+def slowly(server, path: str, body: dict) -> bytes:
+    """What is answered, however long it takes."""
+    with Wire(server.port, 300) as wire:
+        status, _, answer = wire.send(post(path, body, server.key)).read()
+    assert status == 200, answer
+    return answer
+
+
+def events(stream: bytes) -> list[dict]:
+    """The events of a stream of messages, without what is another each time."""
+    lines = [line.removeprefix(b"data: ") for line in stream.split(b"\n") if line.startswith(b"data: ")]
+    return [plain(json.loads(line)) for line in lines]
+
+
+def plain(document: object) -> object:
+    """Without ids, names of models, and what of a prompt was kept from before."""
+    if isinstance(document, list):
+        return [plain(one) for one in document]
+    if not isinstance(document, dict):
+        return document
+    made = {key: plain(value) for key, value in document.items() if key not in ("id", "model")}
+    if "cache_read_input_tokens" in made:
+        made["input_tokens"] += made.pop("cache_read_input_tokens")
+    return made
+
+
+@pytest.mark.timeout(600)
+def test_an_adapter_that_comes_while_the_real_engine_answers_is_served_and_no_call_fails(apart, smol):
+    """A long answer goes on to its end in the engine before; the adapter is there after the start of the new one."""
+    red = add(apart.home, smol.folder / "red.gguf", "smol")
+    with ThreadPoolExecutor(2) as callers:
+        body = {"model": "smol", "prompt": "1, 2, 3, 4, 5,", "max_tokens": 60, "temperature": 0}
+        before = callers.submit(slowly, apart, "/v1/completions", body)
+        until(lambda: any(one["answering"] for one in queue(apart)))
+        assert complete(apart, "smol+red@1", COUNTS[0]) == complete(smol, "smol+red@1", COUNTS[0])
+        assert json.loads(before.result())["usage"]["completion_tokens"] == 60
+    assert complete(apart, "smol+blue@1", COUNTS[1]) == complete(smol, "smol+blue@1", COUNTS[1])
+    assert red.record.name in next(one for one in apart.status()["engines"] if one["purpose"] == "text")["adapters"]
+
+
+@pytest.mark.timeout(600)
+def test_an_adapter_that_the_engine_cannot_load_is_left_out(smol, tmp_path):
+    """Past the gate, as if that had been wrong: model and other adapter come up, and that one alone is not served."""
+    base, red, odd = (smol.folder / f"{name}.gguf" for name in ("smol", "red", "odd"))
+    write(odd, pair("blk.0.attn_q.weight", WIDTH + 1, WIDTH))
+    sizes = {path: path.stat().st_size for path in (base, red, odd)}
+    manifests = {path: Manifest(path.stem, hash_file(path), size, "gguf", "", False) for path, size in sizes.items()}
+    settings = EngineSettings(threads=1, slots=1)
+
+    async def come_up() -> tuple[dict[str, bool], tuple[str, ...]]:
+        adapters = [(manifests[path], path) for path in (odd, red)]
+        engine = LlamaCpp(manifests[base], base, {}, tmp_path / "run", settings, "best", adapters=adapters)
+        await engine.start(lambda: None)
+        try:
+            return {path.stem: engine.serves(one) for path, one in manifests.items()}, engine.state().adapters
+        finally:
+            await engine.stop()
+
+    assert asyncio.run(come_up()) == ({"smol": True, "red": True, "odd": False}, ("red",))

@@ -332,3 +332,20 @@ def test_both_known_architectures_have_every_number_that_the_seal_uses(monkeypat
         monkeypatch.setattr(kernel, "MACHINE", machine)
         assert bpf.program(bpf.RELAY, engine=True, outward=True)
         assert len(bpf.program(bpf.SCANNER, engine=True, alone=True)) > 16 * (len(bpf.SCANNER) - len(lacking))
+
+
+def test_an_engine_sees_the_adapters_that_it_is_to_load_and_no_others(tmp_path):
+    """They lie beside each other in the vault."""
+    if not landlock.version():
+        pytest.skip("this kernel has no Landlock")
+    vault = tmp_path / "vault"
+    vault.mkdir()
+    for name in ("model", "red", "blue"):
+        (vault / name).write_text(name)
+    program = f"""
+vault = Path({str(vault)!r})
+plan = seal.engine_plan(model=vault / "model", folder=folder, adapters=[vault / "red"])
+seal.apply(plan)
+result = [attempt((vault / name).read_text) for name in ("model", "red", "blue")]
+"""
+    assert told("gateway", tmp_path, program) == ["model", "red", "Permission denied"]
