@@ -226,7 +226,7 @@ class _Stacked(_Forest):
         margins, end, y = list(self.margins()), self.left, self.bottom + 38
         if margins:
             said = f"margin −{words.plain_points(margins[0][0])}" if len(margins) == 1 else "margin of each"
-            end = max(self.at(-margins[0][0]), self.left + _wide(_SMALL, said))
+            end = max(self.at(-margins[0][0]), self.left + _wide(_SMALL, said) * 1.12)  # it is bold
             yield text(end, y, said, "fh-margin-text", "end")
         zero, wide = "no difference", _wide(_SMALL, "no difference")
         start = min(max(self.at(0), end + 8), self.right - wide)
