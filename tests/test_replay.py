@@ -21,6 +21,7 @@ from freehold import replay, said
 from freehold.errors import BadModel, CannotDo, StoreFailed
 from freehold.home import Home, Running
 from freehold.replay.asker import NotAnswered, Told
+from freehold.replay.run import KEEP_CALLS
 from freehold.results import INCUMBENT, RERUN, Results, key_of
 from freehold.samples import Samples
 from freehold.store import TRAFFIC, Store
@@ -334,6 +335,19 @@ def test_no_more_calls_are_in_hand_than_were_asked_for(results):
     stub = Stub(seconds=0.005)
     progress, candidate = go(results, stub, [sample(n) for n in range(40)], at_once=4)
     assert stub.most == 4 and progress.done == len(stub.asked) == len(results.answers("t", candidate.key)) == 40
+
+
+@pytest.mark.parametrize("calls", [KEEP_CALLS, 2 * KEEP_CALLS, 4 * KEEP_CALLS])
+def test_a_run_ends_whose_last_answer_fills_what_is_kept_at_once(results, calls):
+    """The keeper is woken and called off in the same moment, and must not wait for more."""
+    progress, candidate = asyncio.run(asyncio.wait_for(_going(results, calls), 20))
+    assert progress.done == len(results.answers("t", candidate.key)) == calls
+
+
+async def _going(results: Results, calls: int) -> tuple[replay.Progress, Candidate]:
+    candidate = results.candidate("tiny", "sha256:1", {"seed": 0}, "test")
+    run = replay.Run(Stub(seconds=0.002), results, "t", candidate)
+    return await run.run(iter([sample(n) for n in range(calls)]), calls), candidate
 
 
 def test_it_is_noticed_when_others_call_the_same_model(results):

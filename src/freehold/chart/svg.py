@@ -221,15 +221,17 @@ class _Stacked(_Forest):
             yield line(zero, top, zero, end, "fh-zero")
 
     def captions(self) -> Iterator[str]:
-        """The names of the two lines, below the axis, each on its outer side, so that they never meet."""
-        margins = list(self.margins())
+        """The names of the two lines, below the axis, each on its outer side as far as there is room. That of zero,
+        which its tick says too, is left out where there is none."""
+        margins, end, y = list(self.margins()), self.left, self.bottom + 38
         if margins:
             said = f"margin −{words.plain_points(margins[0][0])}" if len(margins) == 1 else "margin of each"
-            at = self.at(-margins[0][0])
-            room = at - self.left > _wide(_SMALL, said)
-            yield text(at if room else self.left, self.bottom + 38, said, "fh-margin-text", "end" if room else "start")
-            clear = self.left + _wide(_SMALL, said) + 8 if not room else 0.0
-            yield text(max(self.at(0), clear), self.bottom + 38, "no difference", "fh-small")
+            end = max(self.at(-margins[0][0]), self.left + _wide(_SMALL, said) * 1.12)  # it is bold
+            yield text(end, y, said, "fh-margin-text", "end")
+        zero, wide = "no difference", _wide(_SMALL, "no difference")
+        start = min(max(self.at(0), end + 8), self.right - wide)
+        if start >= end + 8:
+            yield text(start, y, zero, "fh-small")
 
     def axis(self) -> Iterator[str]:
         """Ticks with their labels, and which way is better, at the foot."""

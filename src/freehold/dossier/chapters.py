@@ -101,6 +101,8 @@ def _shorter(evidence: Evidence, found: dict[str, Figure]) -> Iterator[Figure]:
     for id, figure in found.items():
         if id == "privacy.proof" and proof is not None and not proof.wrong:
             yield msgspec.structs.replace(figure, shown=proof.verdict, note=say.day(proof.at))
+        elif figure.kind is Known.MISSING:
+            yield msgspec.structs.replace(figure, shown="not known", note="its chapter says why")
         elif figure.unit and figure.shown.endswith(f" {figure.unit}"):
             yield msgspec.structs.replace(figure, shown=figure.shown.removesuffix(f" {figure.unit}"), note=figure.unit)
         else:

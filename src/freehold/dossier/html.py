@@ -103,7 +103,7 @@ def _figure(owner: str, caption: str, pictures: Sequence[str]) -> Lines:
 
 def _key(figure: Figure) -> str:
     """One figure of the first page, its name a way to its chapter."""
-    basis = figure.kind.value if figure.kind in (Known.ESTIMATE, Known.MISSING) else ""
+    basis = figure.kind.value if figure.kind is Known.ESTIMATE else ""
     note = "; ".join(filter(None, (figure.note, basis)))
     small = f'<dd class="note">{escape(note)}</dd>' if note else ""
     chapter = figure.id.partition(".")[0]
@@ -236,7 +236,5 @@ def _command(text: str) -> str:
 
 
 def _foot(dossier: Dossier) -> Lines:
-    yield Line("check.signer", f"<footer><p>Signed with the key <code>{escape(dossier.signer)}</code>.</p>")
-    yield Line(
-        "page", f"<p>{escape(dossier.made_by)}, {say.moment(dossier.made_at)}, layout {dossier.layout}.</p></footer>"
-    )
+    made = f"{escape(dossier.made_by)}, {say.moment(dossier.made_at)}, layout {dossier.layout}"
+    yield Line("check.signer", f"<footer><p>{made}. Signed with {escape(dossier.signer)}.</p></footer>")

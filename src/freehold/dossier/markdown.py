@@ -12,7 +12,9 @@ from freehold.dossier.html import sentence
 from freehold.dossier.lines import Line, Lines, Redo, letter_of, redos, rows_note
 from freehold.types.dossier import Chapter, Dossier, Figure, Part, Table
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~:@$-])")
+_SPECIAL = re.compile(r"([\\`*_\[\]|~@$])|:(?=//)")  # wherever it stands
+_FIRST = re.compile(r"\d{1,9}[.)]|[#+=-]")  # where a line begins; its last character is escaped
+_SITE = re.compile(r"(?<=\bwww)(?=\.)", re.IGNORECASE)  # GitHub makes a link of it
 
 
 def render(dossier: Dossier) -> Lines:
@@ -126,7 +128,12 @@ def _shown(figure: Figure) -> str:
 
 def _text(text: str) -> str:
     """Somebody's text, as Markdown that shows exactly that."""
-    return _SPECIAL.sub(r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    first = _FIRST.match(text)
+    made = _SPECIAL.sub(lambda found: f"\\{found[0]}", text)
+    made = _SITE.sub(r"\\", made)
+    if first:
+        made = f"{made[: first.end() - 1]}\\{made[first.end() - 1 :]}"
+    return made.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _code(text: str) -> str:

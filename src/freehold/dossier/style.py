@@ -163,6 +163,7 @@ footer { margin-top: 4.2rem; padding-top: 1.2rem; border-top: 1px solid var(--ru
   h2, h3, caption, thead { break-after: avoid; }
   tr, .redo, .keys > div, li { break-inside: avoid; }
   .redo { break-before: avoid; margin-top: 5mm; }
+  footer { break-before: avoid; margin-top: 5mm; padding-top: 3mm; }
   tr:has(+ tr.under) { break-after: avoid; }
   table { font-size: 8.5pt; }
   table.figures .how { font-size: 7pt; }

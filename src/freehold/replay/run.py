@@ -74,7 +74,7 @@ class Run:
         self._at_once, self._check, self._tell = at_once, check, tell
         self._unkept: list[tuple[Replayed, str]] = []  # each with who answered, where the gateway says it
         self._news, self._full = asyncio.Event(), asyncio.Event()
-        self._failed_in_a_row, self._engine_seen = 0, False
+        self._failed_in_a_row, self._engine_seen, self._over = 0, False, False
         self.progress = Progress(0, time.monotonic())
 
     async def run(self, samples: Iterator[Sample], total: int) -> Progress:
@@ -93,6 +93,7 @@ class Run:
                 keeper = group.create_task(self._keep_as_they_come())
                 workers = [group.create_task(self._work(samples)) for _ in range(self._at_once)]
                 await asyncio.wait(workers)
+                self._over = True
                 keeper.cancel()
         except* CannotDo as stopped:
             raise _first(stopped) from None
@@ -160,7 +161,9 @@ class Run:
         self._tell(now)
 
     async def _keep_as_they_come(self) -> None:
-        while True:
+        """Until it is cancelled, or all is over: before Python 3.12 ``wait_for`` loses a cancellation that comes in the
+        very moment in which what it waits for does."""
+        while not self._over:
             await self._news.wait()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._full.wait(), KEEP_SECONDS)
