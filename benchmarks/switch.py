@@ -32,7 +32,7 @@ PAGE = """# The whole move, measured
 
 <!-- written by 'python benchmarks/switch.py'; run it to have your own -->
 
-`make demo` on the synthetic task of examples/tickets: {cores} hardware threads, Linux {kernel}, Python {python}, {date}.
+`make demo` on the synthetic task of examples/tickets: {cores} threads, Linux {kernel}, Python {python}, {date}.
 
 Command: `make demo && python benchmarks/switch.py --home .demo`
 

@@ -62,7 +62,7 @@ class Stand:
         if words[0] == "cost":
             rates = cost.rates(config.Settings().cost)
             found = cost.of_answers("t", candidate, [], price=None, missing="None is known.", rates=rates)
-            return msgspec.to_builtins(found)
+            return [msgspec.to_builtins(found)]
         means = {"calls": 5, "candidate": 0.5, "incumbent": 0.9, "compared": 0, "agreement": None}
         return {
             "models": {"licence": {"id": "Apache-2.0"}, "verdict": "admit"},

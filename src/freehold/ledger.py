@@ -198,13 +198,18 @@ class Ledger:
             return connection.execute(select(func.count()).where(calls.c.left_the_house)).scalar_one()
 
     def sent(self, names: Collection[str], until: float) -> dict[str, tuple[int, int]]:
-        """Of the calls that were opened until then under each of some names of models: how many there are, and how many
-        of them were sent to an upstream. Names under which nobody called are left out."""
+        """Of the calls that were opened until then under each of some names, of models or aliases: how many there are,
+        and how many of them were sent to an upstream. Names under which nobody called are left out."""
         left = func.sum(case((calls.c.left_the_house, 1), else_=0))
-        wanted = select(calls.c.model, func.count().label("calls"), left.label("left"))
-        wanted = wanted.where(calls.c.model.in_(list(names)), calls.c.opened_at <= until).group_by(calls.c.model)
+        asked = func.coalesce(calls.c.alias, calls.c.model)
+        found: dict[str, tuple[int, int]] = {}
         with self._store.reader() as connection:
-            return {row.model: (row.calls, row.left) for row in connection.execute(wanted)}
+            for name in names:
+                wanted = select(func.count(), left).where(calls.c.opened_at <= until)
+                count, sent = connection.execute(wanted.where((asked == name) | (calls.c.model == name))).one()
+                if count:
+                    found[name] = (count, sent)
+        return found
 
     def record(
         self,

@@ -201,8 +201,7 @@ class Going:
         return words
 
     def _replay(self) -> Sequence[str]:
-        splits = ["--split", "validation", "--split", "certification"]
-        return ["replay", self._name, "--candidate", self._tuned, *splits, *self._how()]
+        return ["replay", self._name, "--candidate", self._tuned, "--split", "certification", *self._how()]
 
     def _report(self) -> Sequence[str]:
         return ["report", self._name, "--candidate", self._tuned, "-o", str(self._dossier)]
@@ -232,7 +231,7 @@ class Going:
         return f"{self.switch.base}, {document['licence']['id'] or 'licence unknown'}, {document['verdict']}"
 
     def _costs(self) -> Costs:
-        return msgspec.convert(self._said["cost"].document, Costs)
+        return msgspec.convert(self._said["cost"].document, list[Costs])[0]
 
     # what was said before
 
@@ -293,7 +292,9 @@ def _tell_replay(facts: dict[str, Any]) -> str:
     if means["candidate"] is None and means["agreement"] is not None:
         return f"{name}: agrees with the incumbent {means['agreement']:.3f} on {means['compared']} calls{failed}"
     if means["candidate"] is None:
-        return f"{name}: {one['totals']['calls']} calls answered{failed}"
+        return (
+            f"{name}: {one['totals']['answered']} of {one['totals']['calls']} calls answered, none of them scored yet"
+        )
     return (
         f"{name}: scores {means['candidate']:.3f} on {means['calls']} validation calls, where the incumbent scores "
         f"{means['incumbent']:.3f}{failed}"
@@ -309,10 +310,10 @@ def _tell_verdict(verdicts: list[dict[str, Any]]) -> str:
     return verdicts[0]["outcome"]
 
 
-def _tell_cost(document: dict[str, Any]) -> str:
+def _tell_cost(document: list[dict[str, Any]]) -> str:
     from freehold import cost
 
-    return cost.sentence(msgspec.convert(document, Costs))
+    return cost.sentence(msgspec.convert(document, list[Costs])[0])
 
 
 def _tell_proof(record: dict[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 Examples of like length go into one micro-batch, since a batch is as long as its longest example and the rest is
 padding. That is done within a window of shuffled examples, so that every pass has another order and short examples do
-not all come first. What all prompts begin with (an application's system prompt) is left out of the lengths, since it is computed once a
+not all come first. What all prompts begin with (an application's system prompt) is left out of the lengths, since it is
+computed once a
 batch, see `train`.
 """
 

@@ -27,10 +27,10 @@ class Parity(Struct, frozen=True):
     """How training library and engine agree on held-out prompts, without the adapter (``base_...``) and with it.
 
     ``argmax`` is the share of ``positions`` at which both hold the same token for the likeliest; ``median`` and ``p95``
-    are of the difference, in nats, between their log-probabilities of the token that was chosen; ``spread`` is the median
-    difference for the tokens that the engine holds for the likeliest. ``shares`` says of parts of the adapter ("the
-    whole", "layer 7", "q_proj") how much of what they do in torch arrives in the engine, 1 being all of it. ``why`` says
-    what is wrong where it has not ``passed``. How these are measured, and judged: `freehold.tune.parity`.
+    are of the difference, in nats, between their log-probabilities of the token that was chosen; ``spread`` is the
+    median difference for the tokens that the engine holds for the likeliest. ``shares`` says of parts of the adapter
+    ("the whole", "layer 7", "q_proj") how much of what they do in torch arrives in the engine, 1 being all of it.
+    ``why`` says what is wrong where it has not ``passed``. `freehold.tune.parity` says how all this is measured.
     """
 
     prompts: int
