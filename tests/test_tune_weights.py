@@ -63,7 +63,8 @@ def test_a_model_comes_back_as_it_was_written(tmp_path, kind, settings):
 @pytest.mark.parametrize("quantised", [False, True])
 def test_it_is_what_transformers_own_reader_makes_of_the_file(tmp_path, kind, quantised):
     """Two readers that share no line of ours."""
-    file = tinymodels.write(tinymodels.make(kind), tmp_path / "m.gguf", quantised=quantised)
+    settings = {"head_dim": 128} if kind == "qwen3" else {}  # transformers takes it for granted there
+    file = tinymodels.write(tinymodels.make(kind, **settings), tmp_path / "m.gguf", quantised=quantised)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf", dtype=torch.float32)
     assert same(weights.load({"m.gguf": file}), theirs.eval())
     ours = weights.load({"m.gguf": file})
@@ -162,7 +163,7 @@ def test_half_precision_and_two_files_are_read_too(tmp_path):
         ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "uses 'dynamic'"),
         ({"num_hidden_layers": 4}, "do not fit the architecture"),
         ({"num_hidden_layers": 2}, "do not fit the architecture"),
-        ({"intermediate_size": 64}, "96 x 64 and should be 64 x 64"),
+        ({"intermediate_size": 64}, "64 x 96 and should be 64 x 64"),
     ],
 )
 def test_safetensors_of_another_kind_are_refused(tmp_path, change, says):

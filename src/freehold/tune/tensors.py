@@ -43,12 +43,11 @@ class File:
 
     def __init__(self, path: Path):
         self.path = path
-        with path.open("rb") as stream:
-            self._bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         try:
-            reader = _Reader(self._bytes)
-            self.metadata, self.tensors = reader.header()
-        except (struct.error, KeyError, IndexError, ValueError, UnicodeDecodeError) as error:
+            with path.open("rb") as stream:
+                self._bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            self.metadata, self.tensors = _Reader(self._bytes).header()
+        except (OSError, struct.error, KeyError, IndexError, ValueError, UnicodeDecodeError) as error:
             raise BadModel(
                 f"{path.name} cannot be read as GGUF: {error}.",
                 hint="Add the model again: the gate says what is wrong.",
