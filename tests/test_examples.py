@@ -410,6 +410,13 @@ def test_the_page_is_right_about_the_files():
     page = (EXAMPLES / "README.md").read_text()
     assert f"are {len({call.customer.group for call in tickets.calls(COUNT, SEED)})} customers" in page
     assert f"are {len({call.customer.group for call in labels.calls(1000, SEED)})} customers" in page
+    found = tickets.calls(COUNT, SEED)
+    certify = [
+        group(call)
+        for call, split in zip(found, split_of("tickets", found), strict=True)
+        if split is Split.CERTIFICATION
+    ]
+    assert f"{len(certify)} calls of {len(set(certify))} customers certify" in page
     assert f"are {len({call.supplier.group for call in invoices.calls(COUNT, SEED)})} suppliers" in page
     assert f"{len(tickets.WORDS['templates'])} ways to write" in page and f"one of {len(labels.LABELS)} labels" in page
 
