@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import sys
 import time
@@ -48,8 +47,6 @@ Each line has what the lines above it have, but for the second. The losses agree
 {after:.1%} where calls of like length go together (the prefix of {prefix} tokens is left out of both).
 
 **bfloat16** multiplies {gain:.1f} times as fast as float32 here; below {worth} times training stays in float32.
-
-All ways together held {peak:,.0f} MB at their peak.
 """
 
 
@@ -164,7 +161,6 @@ def _write(words, ways: list[Way], first: dict[str, float], plain, ordered) -> N
         for way in ways
     }  # fmt: skip
     prefix = batches.shared_prefix([one for some in plain for one in some])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     rows = [
         f"| {way.name} | {way.says} | {rate[way.name]:.0f} | **{rate[way.name] / rate['bare']:.2f}** "
         f"| {first[way.name]:.4f} |"
@@ -174,7 +170,7 @@ def _write(words, ways: list[Way], first: dict[str, float], plain, ordered) -> N
     text = PAGE_TEXT.format(
         calls=words.batch, rounds=words.rounds, cores=len(os.sched_getaffinity(0)), torch=versions["torch"],
         peft=versions["peft"], rows="\n".join(rows), before=_padding(plain, prefix), after=_padding(ordered, prefix),
-        prefix=prefix, gain=gain, worth=speed.WORTH, peak=peak,
+        prefix=prefix, gain=gain, worth=speed.WORTH,
     )  # fmt: skip
     PAGE.write_text(text, encoding="utf-8")
     print(text)
