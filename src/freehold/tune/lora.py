@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from freehold.tune import family
@@ -33,4 +34,6 @@ def wrap(model: PreTrainedModel, choices: Choices, *, low: bool, longest: int = 
     config = LoraConfig(
         r=choices.rank, lora_alpha=choices.alpha, lora_dropout=0.0, bias="none", target_modules=list(family.TARGETS)
     )
-    return get_peft_model(model, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks a model something by its old name
+        return get_peft_model(model, config)
