@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 
 WIDTH, INNER, KEYS, LAYERS = 576, 1536, 192, 30  # of the starter model: its embeddings, feed-forward, keys; its blocks
-RED, BLUE = 28, 10  # seeds of `loud` that answer `COUNTS` for sure: second choices are 1.3 times less likely
-COUNTS = ("1, 2, 3, 4, 5, 6,", "a b c d e f g h", "10, 20, 30, 40, 50,", "2, 4, 6, 8, 10,", "5, 10, 15, 20,",
-          "100, 200, 300, 400,")  # fmt: skip
+RED, BLUE = 83, 85  # seeds of `loud` that are sure of what they say to many of `COUNTS`
+COUNTS = (
+    "1, 2, 3, 4, 5, 6,", "10, 20, 30, 40, 50,", "a b c d e f g h", "2, 4, 6, 8, 10,", "5, 10, 15, 20,",
+    "100, 200, 300, 400,", "3, 6, 9, 12,", "one, two, three, four,", "January, February, March, April,",
+    "9 8 7 6 5 4", "yes no yes no yes no", "20, 19, 18, 17,",
+)  # fmt: skip
 Tensors = Mapping[str, np.ndarray]
 
 
