@@ -31,7 +31,7 @@ from freehold.engine import assemble, sse, turns, wire
 from freehold.engine.dialect import PATHS, refusal
 from freehold.engine.llamacpp import LlamaCpp
 from freehold.engine.meter import Meter
-from freehold.errors import BadRequest, EngineFailed, EngineUnready, FreeholdError
+from freehold.errors import BadModel, BadRequest, EngineFailed, EngineUnready, FreeholdError
 from freehold.types import Kind, Manifest, Request, Usage
 
 _FORCE = 1e5  # added to a token's score, so that no other is drawn; scores are tens at most
@@ -117,8 +117,10 @@ class Probe:
     def __enter__(self) -> Probe:
         try:
             self._runner.run(self._engine.start(lambda: None))
+            self._need_adapters()
         except BaseException:
-            self._runner.close()
+            with self._runner:
+                self._runner.run(self._engine.stop())
             raise
         return self
 
@@ -127,6 +129,15 @@ class Probe:
     ) -> None:
         with self._runner:
             self._runner.run(self._engine.stop())
+
+    def _need_adapters(self) -> None:
+        """An engine that serves goes on without an adapter that it cannot load; here nothing is left to ask then."""
+        loaded = len(self._engine.state().adapters)
+        if loaded < self._adapters:
+            raise BadModel(
+                f"The engine could not load {self._adapters - loaded} of {self._adapters} adapters, as its log says.",
+                hint="An adapter fits the architecture, the layers and the sizes of the one base it was trained on.",
+            )
 
     @property
     def context(self) -> int:

@@ -35,7 +35,7 @@ DIFFERENCES = (
     0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5,
 )  # fmt: skip
 _WRONG, _RIGHT = 1.0, 4.0  # what is taken for seen of each side before anything is: a Beta(1, 4) prior's counts
-_CLOSE = 1e-13
+_CLOSE = 1e-12  # of the way to the nearer end of what a rate can be
 
 
 class Side(Struct, frozen=True):
@@ -135,9 +135,13 @@ def _gain(expected: float, nearest: float, n: int, wrong: int) -> float:
 def _nearest(theirs: float, ours: float, n: int, m: int, difference: float) -> float:
     """The incumbent's rate p for which (p, p + difference) is nearest to (theirs, ours), weighted by n and m: where
     the derivative of n KL(theirs, p) + m KL(ours, p + difference) is 0. By Newton's method, kept between two ends that
-    close in on it."""
-    low, high = max(0.0, -difference), min(1.0, 1.0 - difference)
-    p = min(max((n * theirs + m * (ours - difference)) / (n + m), low + _CLOSE), high - _CLOSE)
+    close in on it. Near an end of what p can be, a step is as long as the way to that end: never is a step small for
+    having begun there, so it is measured by that way."""
+    floor, ceiling = max(0.0, -difference), min(1.0, 1.0 - difference)
+    low, high = floor, ceiling
+    p = (n * theirs + m * (ours - difference)) / (n + m)
+    if not low < p < high:
+        p = (low + high) / 2
     for _ in range(200):
         r = p + difference
         slope = n * (theirs / p - (1 - theirs) / (1 - p)) + m * (ours / r - (1 - ours) / (1 - r))
@@ -147,7 +151,7 @@ def _nearest(theirs: float, ours: float, n: int, m: int, difference: float) -> f
             high = p
         curve = n * (theirs / p**2 + (1 - theirs) / (1 - p) ** 2) + m * (ours / r**2 + (1 - ours) / (1 - r) ** 2)
         step = slope / curve
-        if abs(step) < _CLOSE or high - low < _CLOSE:
+        if abs(step) < _CLOSE * min(p - floor, ceiling - p):
             break
         p = p + step if low < p + step < high else (low + high) / 2
     return p
