@@ -144,10 +144,10 @@ def facts(rng: random.Random, customer: Customer) -> dict:
     """What a ticket says: the expected answer. Null is what it leaves out."""
     new = customer.newcomer and rng.random() < 0.5
     return {
-        "name": rng.choice(customer.contacts) if rng.random() < 0.85 else None,
+        "name": rng.choice(customer.contacts) if rng.random() < 0.8 else None,
         "item": rng.choice(WORDS["items"]["held_out" if new else "known"]),
-        "quantity": rng.choice((1, 1, 2, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 40)) if rng.random() < 0.85 else None,
-        "order": number(rng) if rng.random() < 0.8 else None,
+        "quantity": rng.choice((1, 1, 2, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 40)) if rng.random() < 0.78 else None,
+        "order": number(rng) if rng.random() < 0.72 else None,
         "topic": rng.choice(TOPICS),
         "urgent": rng.random() < 0.3,
     }
@@ -206,7 +206,7 @@ def mistype(rng: random.Random, text: str) -> str:
 
 def pretend(rng: random.Random, expected: dict, hard: int) -> str:
     """What the pretended incumbent answers: the right thing, or now and then what a model might say instead."""
-    wrong = rng.random() < 0.02 + 0.025 * hard
+    wrong = rng.random() < 0.015 + 0.017 * hard
     return mistake(rng, expected) if wrong else dumps(expected)
 
 

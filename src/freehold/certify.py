@@ -215,7 +215,7 @@ def _check_fresh(bench: Bench, task: Task, split: str) -> None:
 
 def _hold(bench: Bench, task: Task, fixing: Fixing, split: str, margin: float | None) -> None:
     """What was laid down holds. Raises NotDecidable."""
-    when = time.strftime("%d %B %Y, %H:%M", time.localtime(fixing.at))
+    when = time.strftime("%d %B %Y, %H:%M UTC", time.gmtime(fixing.at))
     another = "Later calls begin a round of their own: 'freehold traffic renew'."
     if margin is not None and margin != fixing.margin:
         raise NotDecidable(
@@ -528,4 +528,4 @@ def _sure(verdict: Verdict) -> str:
 
 
 def _day(at: float) -> str:
-    return time.strftime("%d %B %Y", time.localtime(at)).lstrip("0")
+    return time.strftime("%d %B %Y", time.gmtime(at)).lstrip("0")

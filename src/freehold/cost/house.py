@@ -29,7 +29,7 @@ def _model(cost: CallCost, reached: bool) -> str:
 BY: dict[str, Callable[[CallCost, bool], str]] = {
     "key": lambda cost, reached: cost.caller,
     "model": _model,
-    "day": lambda cost, reached: time.strftime("%Y-%m-%d", time.localtime(cost.at)),
+    "day": lambda cost, reached: time.strftime("%Y-%m-%d", time.gmtime(cost.at)),
 }
 
 
