@@ -539,6 +539,25 @@ def test_the_sums_of_the_ledger_by_hand():
     assert (found.total.calls, found.total.unpriced_here) == (4, 1)
 
 
+def test_energy_that_was_counted_is_no_estimate():
+    """A call with joules costs them; the figure is measured where all have some, and says how many where not."""
+    counted = [call(1, 1e9, joules=7200.0), call(2, 1e9 + 5, joules=0.0)]
+    found = spent(counted)
+    assert found.energy.value == pytest.approx(0.002 * 0.20) and found.energy.basis == "measured"
+    assert (found.total.kwh, found.total.metered) == (pytest.approx(0.002), 2)
+    assert found.kwh.value == pytest.approx(0.002 + found.idle_seconds * 50 / 3.6e6)
+    mixed = spent([*counted, call(3, 1e9 + 9), call(4, 1e9 + 20, joules=5.0, left_the_house=True)])
+    assert mixed.energy.basis == "estimate" and "2 calls by the machine's counters" in mixed.energy.source
+    assert mixed.energy.value == pytest.approx(0.002 * 0.20 + 1 / 3600 * 0.150 * 0.20)
+    assert spent([call(3, 1e9)]).energy.basis == "estimate"
+
+
+def test_calls_by_the_name_that_was_asked_for():
+    """An alias has a row of its own, whatever model answered it."""
+    calls = [call(1, 1e9, alias="helper"), call(2, 1e9 + 2, alias="helper", model="other"), call(3, 1e9 + 4)]
+    assert {row.key: row.calls for row in spent(calls, by="alias").rows} == {"helper": 2, "m": 1}
+
+
 def test_what_nobody_knows_is_counted_and_said():
     """Calls cut off by a crash, calls of before the times were kept, and answers of others without counts."""
     old = {"waited_ms": None, "engine_ms": None}

@@ -206,4 +206,5 @@ class _Tally:
             waited_ms=self.ticket.waited * 1000 if self.ticket else None,
             engine_ms=self.ticket.held * 1000 if self.ticket else 0.0,
             alias=self.alias,
+            joules=self.ticket.joules if self.ticket else None,
         )

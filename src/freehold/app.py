@@ -37,6 +37,7 @@ from freehold.engine.base import Engine
 from freehold.engine.fake import FakeEngine
 from freehold.engine.llamacpp import LlamaCpp
 from freehold.engine.pool import Pool
+from freehold.engine.power import meter
 from freehold.engine.remote import Relay, RemoteEngine, relaying
 from freehold.engine.upstream import REMOTE, Upstream, all_of, check_names
 from freehold.errors import BadConfig, BadModel, CannotDo, ModelNotFound, PortTaken, SealMissing, UnsafeBind
@@ -407,7 +408,8 @@ class _Running:
         outside = self.outside = workshop.outside
         self.folder = workshop.folder
         settings = opened.settings
-        self.pool = Pool(workshop, settings.pool, settings.queue, outside.seats)
+        self.meter = meter(settings.cost.energy_counters)
+        self.pool = Pool(workshop, settings.pool, settings.queue, outside.seats, self.meter)
         recorded = lambda: Samples(Store(opened.home.traffic, TRAFFIC))  # noqa: E731
         self.capture = Capture(recorded, opened.tasks.every, opened.home.tasks)
         models = outside.with_vault(opened.vault.models)
@@ -470,7 +472,8 @@ class _Running:
 
     def _now(self) -> dict[str, Any]:
         """What status shows and changes."""
-        return self.outside.facts() | {"capture": msgspec.to_builtins(self.capture.state())}
+        energy = {"counters": self.meter.names, "why": self.meter.why, "idle_joules": self.meter.idle}
+        return self.outside.facts() | {"capture": msgspec.to_builtins(self.capture.state()), "energy": energy}
 
     async def _bring_up(self, stop: asyncio.Event) -> bool:
         """Bring up the engines that were asked for, unless told to stop meanwhile. Raises what the first that

@@ -250,6 +250,10 @@ class CostSettings(Struct, frozen=True, forbid_unknown_fields=True):
     hours_per_day: Annotated[
         Annotated[float, Meta(gt=0, le=24)] | None, Meta(description="hours a day that the machine is on; null: 24")
     ] = None
+    energy_counters: Annotated[
+        bool,
+        Meta(description="read the machine's energy counters (RAPL, NVML) where it has some and lets them be read"),
+    ] = True
     prices: dict[str, PriceSettings] = {}  # tables: in the file alone
 
     def __post_init__(self) -> None:

@@ -107,12 +107,12 @@ class Entry:
         opened = (self.id, self._opened_at, self.caller, self.kind)
         end = self._settlement
         if end is None:
-            return *opened, None, None, None, None, None, 0, 0, 0, None, None, self._leaves, None, None, None
+            return *opened, None, None, None, None, None, 0, 0, 0, None, None, self._leaves, None, None, None, None
         usage = end.usage
         return (
             *opened, end.outcome.value, end.status, end.error or None, end.model or None, end.digest or None,
             usage.prompt, usage.completion, usage.cached, end.first_token_ms, end.total_ms,
-            end.left_the_house, end.waited_ms, end.engine_ms, end.alias or None,
+            end.left_the_house, end.waited_ms, end.engine_ms, end.alias or None, end.joules,
         )  # fmt: skip
 
 

@@ -32,7 +32,21 @@ _LATEST = 50  # calls in a table
 _MOST_BARS = 20
 _LOOK = 1_000  # calls between two looks at the clock
 _HEAD = ("CALLS", "HERE", "LEFT", "PROMPT", "CACHED", "ANSWER", "BUSY", "MACHINE", "ENERGY", "PAID", "SPARED")
-_CALL = ("ID", "TIME", "CALLER", "MODEL", "OUTCOME", "LEFT", "PROMPT", "CACHED", "ANSWER", "BUSY", "OWNED", "RENTED")
+_CALL = (
+    "ID",
+    "TIME",
+    "CALLER",
+    "ALIAS",
+    "MODEL",
+    "OUTCOME",
+    "LEFT",
+    "PROMPT",
+    "CACHED",
+    "ANSWER",
+    "BUSY",
+    "OWNED",
+    "RENTED",
+)
 _RATES = ("machine_per_hour", "watts_idle", "watts_busy", "energy_per_kwh", "hours_per_day")
 
 
@@ -227,8 +241,9 @@ def _hours(seconds: float) -> str:
 def _call_row(call: CallCost) -> tuple[str, ...]:
     tokens = (str(call.prompt_tokens), str(call.cached_tokens), str(call.completion_tokens))
     return (
-        call.id, local.when(call.at), call.caller, call.model, call.outcome, "yes" if call.left_the_house else "no",
-        *tokens, f"{call.busy_seconds:.3g} s", cost.money(call.machine + call.energy), cost.money(call.rented),
+        call.id, local.when(call.at), call.caller, call.alias, call.model, call.outcome,
+        "yes" if call.left_the_house else "no", *tokens, f"{call.busy_seconds:.3g} s",
+        cost.money(call.machine + call.energy), cost.money(call.rented),
     )  # fmt: skip
 
 

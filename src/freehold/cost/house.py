@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from freehold import prices
 from freehold.chart.words import amount
-from freehold.cost.rates import charge, drawn, energy, hourly, kwh, machine, on_seconds
+from freehold.cost.rates import JOULES_PER_KWH, charge, drawn, energy, hourly, kwh, machine, on_seconds
 from freehold.cost.shares import shares
 from freehold.prices import PriceList
 from freehold.types import Basis, Call, CallCost, Figure, Kind, Outcome, Price, Rates, Spending, Spent
@@ -29,6 +29,7 @@ def _model(cost: CallCost, reached: bool) -> str:
 BY: dict[str, Callable[[CallCost, bool], str]] = {
     "key": lambda cost, reached: cost.caller,
     "model": _model,
+    "alias": lambda cost, reached: cost.alias or (cost.model if reached else NO_MODEL),
     "day": lambda cost, reached: time.strftime("%Y-%m-%d", time.gmtime(cost.at)),
 }
 
@@ -55,11 +56,12 @@ class Named(Struct, frozen=True):
 
 class _Taken(Struct):
     """What is known of some calls besides their sums: the prices that were used, the models that have none, and how
-    many calls are known less well than the others."""
+    many calls are known less well than the others (``guessed``: their energy)."""
 
     prices: dict[Price, None] = {}
     unpriced: dict[str, None] = {}
     uncounted: int = 0
+    guessed: int = 0
     untimed: int = 0
     untimed_slots: int = 0
     first: float | None = None
@@ -77,14 +79,17 @@ def spending(
     tell: Callable[[CallCost], None] = lambda cost: None,
 ) -> Spending:  # fmt: skip
     """What some calls, oldest first, cost in the time from ``began`` (the first of them, where it is None) to
-    ``ended``; grouped by the caller's ``key``, the ``model`` or the ``day``. ``tell`` is told of each call."""
+    ``ended``; grouped by the caller's ``key``, the ``model``, the ``alias``
+    that was asked for (or the model, where it was none) or the ``day`` (UTC). ``tell`` is told of each call."""
     taken, rows, group = _Taken(), {}, BY[by]
     total = _Sums("")
     for call, share in shares(_spans(calls, taken)):
         cost = _cost(call, share, named, rates, taken)
         key = group(cost, bool(call.digest) or call.left_the_house)
-        rows.setdefault(key, _Sums(key)).add(cost)
-        total.add(cost)
+        drew = _drawn(share, cost.joules, rates)
+        taken.guessed += cost.joules is None and share > 0
+        rows.setdefault(key, _Sums(key)).add(cost, drew)
+        total.add(cost, drew)
         tell(cost)
     began = (taken.first if taken.first is not None else ended) if began is None else began
     return _spending(rows, total, taken, rates, by, began, max(began, ended))
@@ -121,11 +126,17 @@ def _cost(call: Call, share: float, named: Named, rates: Rates, taken: _Taken) -
         )
         priced_as = "" if price is None else price.model
         taken.note(call, price)
+    joules = None if call.left_the_house else call.joules
     return CallCost(
-        call.id, call.opened_at, call.caller, call.model or "", call.outcome or "open", call.left_the_house,
-        call.prompt_tokens, call.completion_tokens, call.cached_tokens, share,
-        machine(rates, share), energy(rates, rates.watts_busy, share), rented, priced_as,
+        call.id, call.opened_at, call.caller, call.model or "", call.alias or "", call.outcome or "open",
+        call.left_the_house, call.prompt_tokens, call.completion_tokens, call.cached_tokens, share,
+        machine(rates, share), _drawn(share, joules, rates) * rates.energy_per_kwh.value, rented, priced_as, joules,
     )  # fmt: skip
+
+
+def _drawn(share: float, joules: float | None, rates: Rates) -> float:
+    """Kilowatt-hours of a call: by the machine's counters, or by its share of the busy time where nothing counted."""
+    return kwh(rates.watts_busy, share) if joules is None else joules / JOULES_PER_KWH
 
 
 class _Sums:
@@ -135,12 +146,12 @@ class _Sums:
 
     def __init__(self, key: str):
         self.key = key
-        self.calls = self.here = self.left = self.unpriced_left = self.unpriced_here = 0
+        self.calls = self.here = self.left = self.unpriced_left = self.unpriced_here = self.metered = 0
         self.prompt_tokens = self.completion_tokens = self.cached_tokens = 0
-        self.busy_seconds = self.machine = self.energy = self.paid = self.spared = 0.0
+        self.busy_seconds = self.machine = self.energy = self.paid = self.spared = self.kwh = 0.0
 
-    def add(self, cost: CallCost) -> None:
-        """One call more."""
+    def add(self, cost: CallCost, drew: float) -> None:
+        """One call more, which drew so many kilowatt-hours."""
         self.calls += 1
         self.prompt_tokens += cost.prompt_tokens
         self.completion_tokens += cost.completion_tokens
@@ -148,6 +159,8 @@ class _Sums:
         self.busy_seconds += cost.busy_seconds
         self.machine += cost.machine
         self.energy += cost.energy
+        self.kwh += drew
+        self.metered += cost.joules is not None
         if cost.left_the_house:
             self.left += 1
             self.paid += cost.rented or 0.0
@@ -170,16 +183,17 @@ def _spending(
     idle = on - busy
     still = f"{rates.watts_idle.value:g} W while it waits ({rates.watts_idle.basis})"
     waited = f"{still}, {rates.energy_per_kwh.value:g} {rates.currency} a kWh ({rates.energy_per_kwh.basis})"
-    power = f"{still}, {rates.watts_busy.value:g} W while it answers ({rates.watts_busy.basis})"
+    counted = f", {amount(total.metered, 'call')} by the machine's counters" if total.metered else ""
+    power = f"{still}, {rates.watts_busy.value:g} W while it answers ({rates.watts_busy.basis}){counted}"
     found = [sums.spent() for sums in rows.values()]
     found.sort(key=lambda row: row.key if by == "day" else (-(row.owned + row.paid), -row.calls, row.key))
     return Spending(
         rates.currency, by, began, ended, on, busy, idle,
         machine=_estimate(total.machine, hourly(rates)),
-        energy=_estimate(total.energy, drawn(rates)),
+        energy=_energy(total, taken.guessed, rates),
         idle_machine=_estimate(machine(rates, idle), f"{hourly(rates)}, {hours.value:g} hours a day ({hours.basis})"),
         idle_energy=_estimate(energy(rates, rates.watts_idle, idle), waited),
-        kwh=_estimate(kwh(rates.watts_idle, idle) + kwh(rates.watts_busy, busy), power),
+        kwh=_estimate(kwh(rates.watts_idle, idle) + total.kwh, power),
         rows=tuple(found), total=total.spent(), rates=rates, prices=tuple(taken.prices), unpriced=tuple(taken.unpriced),
         untimed=taken.untimed, untimed_slots=taken.untimed_slots, notes=tuple(_notes(total, taken)),
     )  # fmt: skip
@@ -197,6 +211,17 @@ def _notes(total: _Sums, taken: _Taken) -> Iterator[str]:
         yield f"{amount(taken.untimed_slots, 'call')} of before 0.5 count from end to end, with their wait."
     if total.spared:
         yield "What was spared is the list's price of these tokens, as the engine counted them, less for cached ones."
+
+
+def _energy(total: _Sums, guessed: int, rates: Rates) -> Figure:
+    """What the energy of busy time cost: measured where the counters saw every call that was answered here."""
+    if not total.metered:
+        return _estimate(total.energy, drawn(rates))
+    price = f"{rates.energy_per_kwh.value:g} {rates.currency} a kWh ({rates.energy_per_kwh.basis})"
+    counted = f"{amount(total.metered, 'call')} by the machine's counters of processor, memory and GPU"
+    if not guessed:
+        return Figure(total.energy, Basis.MEASURED, f"{counted}, {price}")
+    return _estimate(total.energy, f"{counted}; {amount(guessed, 'call')} at {drawn(rates)}")
 
 
 def _estimate(value: float, source: str) -> Figure:

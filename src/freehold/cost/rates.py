@@ -9,6 +9,7 @@ from freehold.types import Basis, Figure, Price, Rates
 
 HOUR = 3600.0  # seconds
 DAY = 24 * HOUR
+JOULES_PER_KWH = 1000 * HOUR
 _IN_DOLLARS = ("machine_per_hour", "energy_per_kwh")
 
 

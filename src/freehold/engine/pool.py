@@ -21,7 +21,9 @@ from typing import Protocol
 from freehold.config import PoolSettings, QueueSettings
 from freehold.engine import memory
 from freehold.engine.base import Engine
+from freehold.engine.power import Meter
 from freehold.engine.seat import Seat, Ticket
+from freehold.engine.upstream import REMOTE
 from freehold.errors import EngineUnready, FreeholdError, ModelNotFound, Overloaded, QueueFull, Stopping
 from freehold.names import size
 from freehold.types import Caller, EngineState, Kind, Manifest, Request, SeatView
@@ -49,7 +51,7 @@ class Builder(Protocol):
 
 class Pool:
     """Every engine that there is. An upstream has one engine for all its models: ``upstreams`` is its manifest, by the
-    name of each of them."""
+    name of each of them. ``meter`` shares the machine's energy among the calls that are answered here."""
 
     def __init__(
         self,
@@ -57,8 +59,9 @@ class Pool:
         pool: PoolSettings,
         queue: QueueSettings,
         upstreams: Mapping[str, Manifest] | None = None,
+        meter: Meter | None = None,
     ):
-        self._upstreams = upstreams or {}
+        self._upstreams, self._meter = upstreams or {}, meter
         self._builder, self._settings, self._queue = builder, pool, queue
         self._budget = pool.memory_bytes or memory.machine() // 4 * 3
         self._seats: dict[tuple[str, str, bool], Seat] = {}  # by the model's name and digest, and for vectors or not
@@ -173,7 +176,7 @@ class Pool:
         key = (model.name, model.digest, vectors)
         seat = self._seats.get(key)
         if seat is None:
-            seat = self._seats[key] = Seat(model, vectors)
+            seat = self._seats[key] = Seat(model, vectors, None if model.format == REMOTE else self._meter)
         return seat
 
     # engines coming up and going down
@@ -392,6 +395,8 @@ class Pool:
         """Stop what nobody called for long."""
         while True:
             await asyncio.sleep(min(_LOOK, self._settings.idle_seconds))
+            if self._meter is not None:
+                self._meter.settle()  # counters begin again after a while
             for seat in self._up_now():
                 if (
                     seat.is_up

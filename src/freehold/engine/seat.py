@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from freehold.engine.base import Engine
 from freehold.engine.line import Line
+from freehold.engine.power import Meter
 from freehold.errors import FreeholdError
 from freehold.types import Caller, Kind, Manifest, SeatView, TicketView
 
@@ -26,8 +27,8 @@ class Ticket:
     the engine's own or an adapter over it; ``engine`` is there once it is this call's turn, and stays the same."""
 
     __slots__ = (
-        "arrived", "call_id", "caller", "engine", "found", "held", "kind", "model", "place", "seat", "turn", "waited",
-        "width",
+        "arrived", "call_id", "caller", "engine", "found", "held", "joules", "kind", "mark", "model", "place", "seat",
+        "turn", "waited", "width",
     )  # fmt: skip
 
     def __init__(self, call_id: str, caller: Caller, kind: Kind, width: int, seat: Seat, model: Manifest):
@@ -40,6 +41,8 @@ class Ticket:
         self.found = ""  # what the engine was doing when it came
         self.waited = 0.0  # seconds
         self.held = 0.0  # seconds for which it had its slots, once it has given them back
+        self.mark: float | None = None  # of the energy meter, when it got them
+        self.joules: float | None = None  # its part of what the machine drew meanwhile, where that is counted
 
     @property
     def is_served(self) -> bool:
@@ -65,8 +68,8 @@ class Ticket:
 class Seat:
     """One engine, or the intention of one: who holds it and who waits for it."""
 
-    def __init__(self, model: Manifest, vectors: bool):
-        self.model, self.vectors = model, vectors
+    def __init__(self, model: Manifest, vectors: bool, meter: Meter | None = None):
+        self.model, self.vectors, self._meter = model, vectors, meter
         self.engine: Engine | None = None
         self.leaving: dict[Engine, asyncio.Task] = {}  # engines that another followed, until their calls are done
         self.unloadable: dict[str, tuple[float, Why]] = {}  # adapters that cannot be had, by digest: until when, why
@@ -119,6 +122,8 @@ class Seat:
         """Give a call its slot."""
         ticket.engine = self.engine
         self.holding.add(ticket)
+        if self._meter is not None:
+            ticket.mark = self._meter.enter()
         if ticket.model.is_adapter:
             self.adapters_used[ticket.model.digest] = time.monotonic()
 
@@ -150,6 +155,8 @@ class Seat:
             self.holding.discard(ticket)
             self.used_at = time.monotonic()
             ticket.held = self.used_at - ticket.arrived - ticket.waited
+            if self._meter is not None and ticket.mark is not None:
+                ticket.joules = self._meter.leave(ticket.mark)
             self.mean_seconds += 0.1 * (ticket.held - self.mean_seconds)
         self.serve()
         if self.leaving or not self.holding:

@@ -36,6 +36,7 @@ calls = Table(
     Column("waited_ms", Float),  # in line for an engine; null where it did not come to its turn
     Column("engine_ms", Float),  # for which it held its slot at an engine; null where nobody knows
     Column("alias", String),  # the name that was sent, where it was one
+    Column("joules", Float),  # its part of what the machine drew; null where no counter says so
     Index("calls_by_time", "opened_at"),
 )
 

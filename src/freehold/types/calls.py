@@ -88,7 +88,8 @@ class Usage(Struct, frozen=True):
 
 class Settlement(Struct, frozen=True):
     """How one call ended: the second half of its ledger entry. ``waited_ms`` is its time in line for an engine, None
-    where it did not come to its turn, and ``engine_ms`` the time for which it held its slot there."""
+    where it did not come to its turn, and ``engine_ms`` the time for which it held its slot there;
+    ``joules`` is its part of what the machine drew in that time, None where no counter says so."""
 
     outcome: Outcome
     status: int
@@ -102,6 +103,7 @@ class Settlement(Struct, frozen=True):
     waited_ms: float | None = None
     engine_ms: float | None = None
     alias: str = ""
+    joules: float | None = None
 
 
 class Call(Struct, frozen=True):
@@ -126,6 +128,7 @@ class Call(Struct, frozen=True):
     waited_ms: float | None = None
     engine_ms: float | None = None
     alias: str | None = None
+    joules: float | None = None
 
 
 class Event(Struct, frozen=True):

@@ -89,13 +89,15 @@ class CallCost(Struct, frozen=True):
 
     ``busy_seconds`` is its share of the machine's busy time, ``machine`` and ``energy`` what that share cost: nothing
     for a call that left the house. ``rented`` is what the price list charges for its tokens: paid where it left the
-    house, and spared where it did not. ``priced_as`` names the price.
+    house, and spared where it did not. ``priced_as`` names the price. ``joules`` is what the machine's own counters say
+    that it drew, and then ``energy`` is worked out from it; None where they say nothing.
     """
 
     id: str
     at: float
     caller: str
     model: str
+    alias: str
     outcome: str
     left_the_house: bool
     prompt_tokens: int
@@ -106,6 +108,7 @@ class CallCost(Struct, frozen=True):
     energy: float
     rented: float | None
     priced_as: str = ""
+    joules: float | None = None
 
 
 class Spent(Struct, frozen=True):
@@ -113,7 +116,8 @@ class Spent(Struct, frozen=True):
 
     ``machine`` and ``energy`` are for the busy time of those here. ``paid`` is the price of those that left, as far as
     it is known, ``spared`` what the price list charges for the tokens of those here; ``unpriced_left`` and
-    ``unpriced_here`` count calls with tokens whose price nobody knows, which are in neither sum.
+    ``unpriced_here`` count calls with tokens whose price nobody knows, which are in neither sum. ``kwh`` is what those
+    here drew, ``metered`` how many of them by the machine's own counters: the others by estimate.
     """
 
     key: str
@@ -130,6 +134,8 @@ class Spent(Struct, frozen=True):
     spared: float
     unpriced_left: int
     unpriced_here: int
+    metered: int = 0
+    kwh: float = 0.0
 
     @property
     def owned(self) -> float:
