@@ -17,11 +17,11 @@ install-tune: .venv/.installed-tune  ## set up for tuning too: torch and its lik
 install-test: .venv/.installed-test
 
 demo: install-tune     ## the whole move on a synthetic task: import, tune, certify, dossier; stops before promotion
-	$(BIN)/python examples/tickets/make.py --calls 1240 --seed 7 --mean 0.7 -o examples/tickets/traffic.jsonl
+	$(BIN)/python examples/tickets/make.py --calls 1450 --seed 7 --mean 0.7 -o examples/tickets/traffic.jsonl
 	$(BIN)/freehold switch examples/tickets/switch.toml --home $(DEMO) --commands
 
 bench-tuning: install-test  ## training beside a bare peft loop; writes docs/reference/tuning.md
-	$(BIN)/python examples/tickets/make.py --calls 1240 --seed 7 --mean 0.7 -o examples/tickets/traffic.jsonl
+	$(BIN)/python examples/tickets/make.py --calls 1450 --seed 7 --mean 0.7 -o examples/tickets/traffic.jsonl
 	$(BIN)/python benchmarks/tuning.py --model "$$($(BIN)/freehold models show smollm2-135m-instruct --file --home $(DEMO))" --traffic examples/tickets/traffic.jsonl
 
 test: install-test     ## set up with the test dependencies, then the whole suite

@@ -22,7 +22,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer
 
-from freehold.tune import batches, extra, family, speed, weights
+from freehold.tune import batches, extra, family, fused, speed, weights
 from freehold.tune.batches import Example
 from freehold.tune.train import Choices, Trainer
 
@@ -125,8 +125,11 @@ def main() -> None:
         Way("answers", "the output matrix at answer tokens alone", words.model, low=False, eager=False),
         Way("prefix", "and what all prompts begin with read once", words.model, low=False, eager=False),
         Way("attention", "and short attention written out", words.model, low=False, eager=True),
-        Way("bfloat16", "and bfloat16: what 'freehold tune' does on this machine", words.model, low=True, eager=True),
-    ]
+        Way("bfloat16", "and bfloat16", words.model, low=True, eager=True),
+        Way("one step", "and a layer with its adapter in one step: what 'freehold tune' does on this machine",
+            words.model, low=True, eager=True),
+    ]  # fmt: skip
+    fused.lay(ways[-1].model)
     losses = [bare(ways[0]), bare(ways[1]), ours(ways[2], examples, share=False), *(
         ours(way, examples, share=True) for way in ways[3:])]  # fmt: skip
     first: dict[str, float] = {}

@@ -70,6 +70,37 @@ def test_it_learns_and_says_how_it_went(tmp_path):
     assert stand.tokens == 12 * sum(example.length for example in some_examples())
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_layer_in_one_step_is_the_layer_of_peft(tmp_path, bias):
+    """The same loss, and the same gradients of every A and B, to the rounding of float32; and with the adapter switched
+    off, or when nothing is trained, it is peft's own."""
+    found = []
+    for one_step in (True, False):
+        torch.manual_seed(3)
+        config = a_model().config
+        config.attention_bias = bias
+        torch.manual_seed(5)
+        model = lora.wrap(transformers.LlamaForCausalLM(config).requires_grad_(False), Choices(rank=4), low=False)
+        layers = [layer for layer in model.modules() if "forward" in vars(layer) and hasattr(layer, "lora_A")]
+        assert len(layers) == 14
+        torch.manual_seed(7)
+        for name, weight in model.named_parameters():
+            if "lora_B" in name or name.endswith("bias"):
+                weight.data.normal_()
+        if not one_step:
+            for layer in layers:
+                del layer.forward
+        ids = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])
+        loss = model.train()(input_ids=ids, labels=ids).loss
+        loss.backward()
+        gradients = torch.cat([one.grad.flatten() for one in model.parameters() if one.requires_grad])
+        with model.disable_adapter():
+            off = model(input_ids=ids).logits
+        found.append((loss, gradients, off, model.eval()(input_ids=ids).logits))
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5) and theirs.abs().max() > 0
+
+
 def test_a_prefix_that_is_shared_changes_nothing(tmp_path):
     """Loss and gradients are those of rows that each read the whole prompt, to the rounding of float32."""
     found = []

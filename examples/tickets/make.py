@@ -28,7 +28,7 @@ FIELDS = ("name", "item", "quantity", "order", "topic", "urgent")
 INCUMBENT = "incumbent-large"
 START, DAYS = datetime(2026, 3, 2, 7, tzinfo=UTC), 56
 LARGEST, MEAN = 25, 6.0  # calls of one customer: the most, and about how many on average
-LATE = 0.77  # customers who begin after this share of all calls are newcomers, and may be given what is held out
+LATE = 0.82  # customers who begin after this share of all calls are newcomers, and may be given what is held out
 
 SYSTEM = f"""Read the support ticket into JSON with these keys:
 name: the customer's name
@@ -99,7 +99,7 @@ def customers(rng: random.Random, calls: int, mean: float) -> list[Customer]:
     while calls > 0:
         size = min(calls, LARGEST, 1 + int(rng.expovariate(1 / mean)))
         company = companies[len(found) % len(companies)] + " II" * (len(found) // len(companies))
-        language = "de" if rng.random() < 0.05 else "en"
+        language = "de" if rng.random() < 0.1 else "en"
         found.append(Customer(company, size, language, careless=rng.choice((0, 0, 0.1, 0.5))))
         calls -= size
     return found

@@ -23,6 +23,8 @@ def wrap(model: PreTrainedModel, choices: Choices, *, low: bool, longest: int = 
     import torch
     from peft import LoraConfig, get_peft_model
 
+    from freehold.tune import fused  # with torch
+
     if model.device.type == "cpu" and longest <= EAGER:
         # written out, short attention is a third faster on a CPU than the fused one, whose way back is slow; its
         # memory grows with the square of the length
@@ -36,4 +38,6 @@ def wrap(model: PreTrainedModel, choices: Choices, *, low: bool, longest: int = 
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks a model something by its old name
-        return get_peft_model(model, config)
+        wrapped = get_peft_model(model, config)
+    fused.lay(wrapped)
+    return wrapped

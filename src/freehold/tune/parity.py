@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Heard = Sequence[Sequence[Position]]
-POSITIONS = 400  # 1 point of them is four flips
+POSITIONS = 300  # 1 point of them is three flips
 EACH = 64  # of one answer, so that a few long ones are not all there is
-SHARED = 96  # positions for the shares, and twice as many where they do not tell: each takes torch some thirty passes
+SHARED = 64  # positions for the shares, and twice as many where they do not tell: each takes torch some thirty passes
 
 _NOISE = 0.001  # nats: below it a difference is nobody's, whatever the base's own
 _OFF = 0.5  # a share is off where it is nearer to 0 or 2 than to 1,

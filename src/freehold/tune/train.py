@@ -6,6 +6,7 @@ What is done for speed, each measured by ``benchmarks/tuning.py``:
 - What all prompts begin with is read once a micro-batch, and its keys and values are shared by all rows; the gradient
   flows back through them, so the update is the same (up to rounding) as if each row had read it.
 - Examples of like length go together (`batches`).
+- A layer with its adapter is one step of autograd (`fused`).
 - bfloat16 where the machine really gains from it (`speed`): the base's weights and the products; the adapter and its
   optimiser stay in float32.
 
