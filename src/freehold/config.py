@@ -193,7 +193,7 @@ class AuditSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 600.0
     checkpoint_to: Annotated[
         str,
-        Meta(description="file outside the home, by its whole path, to which checkpoints are appended; empty: none"),
+        Meta(description="file outside the home, by its whole path, that takes checkpoints; empty: none"),
     ] = ""
 
 

@@ -316,6 +316,4 @@ class ChainBroken(CannotDo):
     """The audit chain does not hold, or does not agree with a signed checkpoint."""
 
     code = "chain_broken"
-    hint = (
-        "'freehold audit verify' names the first bad event. Put the database back from a copy, and find out who did it."
-    )
+    hint = "'freehold audit verify' names the first bad event. Put the database back from a copy."

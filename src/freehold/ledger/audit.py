@@ -1,7 +1,7 @@
 """The audit of one home: its chain with the key that signs it and the place where signed heads are kept.
 
-While a server runs, a thread of its own signs a checkpoint when so many events have come or so much time has gone by. It
-walks the events since the last one first, and signs nothing that does not hold.
+While a server runs, a thread of its own signs a checkpoint when so many events have come or so much time has gone by.
+It walks the events since the last one first, and signs nothing that does not hold.
 """
 
 from __future__ import annotations
@@ -346,8 +346,8 @@ class Audit:
 
 _KEY = checkpoints.checkpoints.c.key
 _LOST = (
-    "Put the key back from a copy. If it is lost, 'freehold audit rekey REASON' enters that into the chain, and another "
-    "one counts from then on."
+    "Put the key back from a copy. If it is lost, 'freehold audit rekey REASON' enters that into the chain, and "
+    "another one counts from then on."
 )
 _BROKEN = (
     "Put the database back from a copy that has it, and find out who changed it. To go on without, move the file of "

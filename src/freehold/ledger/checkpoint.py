@@ -1,7 +1,7 @@
 """Checkpoints: signed statements of where the chain ended at a moment, kept in the home and, better, elsewhere.
 
-A checkpoint is a DSSE envelope (`sign`) around the canonical JSON of four facts: ``at``, seconds since 1970; ``events``,
-how many there were; ``head``, the hash of the last; ``home``, whose chain it is. In a file each is one line.
+A checkpoint is a DSSE envelope (`sign`) around the canonical JSON of four facts: ``at``, seconds since 1970;
+``events``, how many there were; ``head``, the hash of the last; ``home``, whose chain it is. In a file each is a line.
 """
 
 from __future__ import annotations

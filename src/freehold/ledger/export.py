@@ -1,8 +1,8 @@
 """The chain as a file that others can check without us: lines of JSON, each in its canonical spelling.
 
 The first line says what it is, whose, and which event it begins after; then come the events, each with its hash, and
-after an event the checkpoints that sign it; the last line says where it ends. docs/concepts/audit.md has the format, and
-`verify_audit` reads it.
+after an event the checkpoints that sign it; the last line says where it ends. docs/concepts/audit.md has the format,
+and `verify_audit` reads it.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ its event saying so. Events cut off at the end are found against a checkpoint (`
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 import time
@@ -27,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from freehold.errors import CannotDo, Unaccountable
 from freehold.ledger import chain, house
 from freehold.ledger.chain import Head, Links
+from freehold.ledger.knocks import Knocks
 from freehold.ledger.settled import Details
 from freehold.ledger.verify import Verification, verify
 from freehold.store import NO_CALL, GroupCommit, Store, calls, cause, events
@@ -135,6 +137,8 @@ class Ledger:
         self._store = store
         self._commits: GroupCommit | None = None
         self._strict = True
+        self._knocks: Knocks | None = None
+        self._details: Details | None = None
 
     def start(self, durability: str = "strict") -> int:
         """Take calls in the running event loop; settle what a crash left open. Returns how many it left."""
@@ -142,12 +146,16 @@ class Ledger:
             details = Details(house.found(connection).salt)
             left = house.settle_open(connection, details)
         self._strict = durability == "strict"
+        self._details, self._knocks = details, Knocks(self.record)
         rest = WINDOW * 0.8  # the other fifth is for the commit itself
         self._commits = GroupCommit(self._store, calls, "outcome", rest, Links(details))
         return left
 
     async def stop(self) -> None:
         """Write what is left, and take no more calls."""
+        if self._knocks:
+            knocks, self._knocks = self._knocks, None
+            await asyncio.to_thread(knocks.close)
         if self._commits:
             commits, self._commits = self._commits, None
             await commits.close()
@@ -237,6 +245,20 @@ class Ledger:
         except SQLAlchemyError as error:
             raise Unaccountable(f"The audit chain cannot be written: {cause(error)}.") from None
 
+    def failed_login(self, why: str, subject: str, sent: str) -> None:
+        """Somebody came with a key that does not count: enter it, if not too many are entered already. ``sent`` is the
+        hash of the key that was sent; a salted hash of it tells one stranger from another. Where no server runs in this
+        process, nothing is entered."""
+        if self._knocks and self._details:
+            self._knocks.note(why, subject, self._details.pseudonym(sent))
+
+    def latest(self, act: str) -> Event | None:
+        """The last event of an act that is no call's."""
+        with self._store.reader() as connection:
+            wanted = select(events).where(NO_CALL, events.c.act == act).order_by(events.c.seq.desc()).limit(1)
+            row = connection.execute(wanted).first()
+        return Event(*row) if row else None
+
     def events(self, act: str = "", *, since: int = 1, calls: bool = True) -> Iterator[Event]:
         """Every event from number ``since`` on, oldest first: of one act, or without the calls', or all. A page at a
         time."""
@@ -256,6 +278,13 @@ class Ledger:
             if len(page) < _PAGE:
                 return
             after = page[-1].seq
+
+    def last_events(self, number: int, *, since: int = 1, calls: bool = True) -> list[Event]:
+        """The last so many events from number ``since`` on, oldest first."""
+        wanted = select(events).where(events.c.seq >= since).order_by(events.c.seq.desc()).limit(number)
+        with self._store.reader() as connection:
+            found = connection.execute(wanted if calls else wanted.where(NO_CALL)).all()
+        return [Event(*row) for row in reversed(found)]
 
     def head(self) -> Head:
         """The number and the hash of the last event."""

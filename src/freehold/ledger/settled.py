@@ -46,11 +46,15 @@ class Details:
         """
         row = list(row)
         row[self._caller] = self.pseudonym(row[self._caller])
-        if row[self._outcome] == Outcome.REFUSED.value and row[self._model] is not None:
-            if not any(row[place] for place in self._found):
-                row[self._model] = self.pseudonym(row[self._model])
+        if self._typed(row):
+            row[self._model] = self.pseudonym(row[self._model])
         parts = [key + write(row[place]) for key, place, write in self._order if row[place] is not None]
         return "{" + ",".join(parts) + "}"
+
+    def _typed(self, row: Sequence[Any]) -> bool:
+        """Is the model's name what somebody typed, and no model's?"""
+        refused = row[self._outcome] == Outcome.REFUSED.value and row[self._model] is not None
+        return refused and not any(row[place] for place in self._found)
 
     def _pseudonym(self, name: str) -> str:
         """A name's salted hash. What is one already stays it, so that a name in the ledger can be erased."""

@@ -1,9 +1,9 @@
 """The walk along the chain: every event, every call's row beside the event that settled it, every checkpoint.
 
-The events come a page at a time with their calls' rows, out of one snapshot. An event is good if it has the next number,
-names the hash of the one before and has the hash of its content; a call's row is good if the detail of its event is what
-`settled` makes of the row now. That no row is there without an event is seen by counting: a row names its event and the
-event its row, so where there are as many of each, each has its own.
+The events come a page at a time with their calls' rows, out of one snapshot. An event is good if it has the next
+number, names the hash of the one before and has the hash of its content; a call's row is good if the detail of its
+event is what `settled` makes of the row now. That no row is there without an event is seen by counting: a row names its
+event and the event its row, so where there are as many of each, each has its own.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Verification(Struct, frozen=True):
 
 
 class Mark(Struct, frozen=True):
-    """A checkpoint to hold the chain against, and where it is from. ``key`` is the fingerprint of the key that signed it
-    where that is none of those that may; ``problem``: it is itself at fault."""
+    """A checkpoint to hold the chain against, and where it is from. ``key`` is the fingerprint of the key that signed
+    it, where that is none of those that may; ``problem``: it is itself at fault."""
 
     events: int
     head: str

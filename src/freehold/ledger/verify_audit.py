@@ -60,7 +60,7 @@ def load_keys(words):
             raw = base64.b64decode(word, validate=True)
             found["sha256:" + hashlib.sha256(raw).hexdigest()] = Ed25519PublicKey.from_public_bytes(raw)
         except ValueError as error:
-            raise Cannot(f"--key {word} is no Ed25519 public key in base64: {error}")
+            raise Cannot(f"--key {word} is no Ed25519 public key in base64: {error}") from None
     return found
 
 
@@ -77,7 +77,7 @@ def opened(envelope, keys, where):
         if not {"at", "events", "head", "home"} == set(checkpoint) or type(checkpoint["events"]) is not int:
             raise ValueError("it is no checkpoint")
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise No(f"{where}: the checkpoint cannot be read ({error})")
+        raise No(f"{where}: the checkpoint cannot be read ({error})") from None
     if kind != TYPE:
         raise No(f"{where}: what is signed there is a {kind}, and no checkpoint")
     if named not in keys:
@@ -86,7 +86,7 @@ def opened(envelope, keys, where):
     try:
         keys[named].verify(made, signed)
     except InvalidSignature:
-        raise No(f"{where}: the signature of the checkpoint of {checkpoint['events']} events does not fit")
+        raise No(f"{where}: the signature of the checkpoint of {checkpoint['events']} events does not fit") from None
     return checkpoint
 
 
@@ -184,7 +184,7 @@ def walk(stream, keys, paths):
                 else:
                     raise No(f"line {number} is none that an export has")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise No(f"line {number} cannot be read: {error}")
+            raise No(f"line {number} cannot be read: {error}") from None
     finish(chain, kept)
     return chain
 

@@ -86,8 +86,8 @@ class _Waiting(Struct):
 
 
 class GroupCommit:
-    """Rows of ``table``, by its primary key: inserted, or updated as long as ``until`` is null; where it is not, an event
-    of ``chain`` follows the row, once.
+    """Rows of ``table``, by its primary key: inserted, or updated as long as ``until`` is null; where it is not, an
+    event of ``chain`` follows the row, once.
 
     ``window`` is the number of seconds within which a row is written for which nobody waits.
     """
