@@ -1,9 +1,9 @@
 """``make bench-audit``: how long it takes to walk the audit chain, to hand it out, and to check that file elsewhere.
 
-A home is filled with settled calls, as a server does it, and an act for every thousand of them. Then each measurement is
-a process of its own, which gives its seconds and its largest resident size (`ru_maxrss`); they take turns. The same is
-done with a tenth of the events, to see whether memory follows their number. "Bare" reads the same bytes and takes their
-SHA-256, and nothing else.
+A home is filled with settled calls, as a server does it, and an act for every thousand of them. Then each measurement
+is a process of its own, which gives its seconds and its largest resident size (`ru_maxrss`); they take turns. The same
+is done with a tenth of the events, to see whether memory follows their number. "Bare" reads the same bytes and takes
+their SHA-256, and nothing else.
 
     python benchmarks/audit.py [--events 1000000] [--rounds 3] [--page docs/reference/audit.md]
 """
@@ -43,7 +43,8 @@ PAGE = """# The audit chain, measured
 
 {events:,} events, of which {calls:,} settle a call; {cores} hardware threads, Linux {kernel}, Python {python}, {date};
 medians of {rounds}. The load on the machine before it began was {load:.1f}; seconds hold for it at that hour. Bytes are
-those that are hashed, {hashed:,} in all ({each:.0f} an event). The database has {database:,} bytes, the export {export:,}.
+those that are hashed, {hashed:,} in all ({each:.0f} an event). The database has {database:,} bytes, the export
+{export:,}.
 
 Command: `{command}`
 
@@ -87,7 +88,8 @@ def measured(folder: Path, events: int, rounds: int) -> dict[str, Any]:
         what: {key: statistics.median(run[key] for run in runs) for key in ("seconds", "peak_mb")}
         for what, runs in found.items()
     }
-    sizes = {"database": (folder / "freehold.db").stat().st_size, "export": (folder / "export.jsonl").stat().st_size}
+    names = {"database_bytes": "freehold.db", "export_bytes": "export.jsonl"}
+    sizes = {key: (folder / name).stat().st_size for key, name in names.items()}
     return medians | sizes | found["verify"][0]["facts"] | {"hashed": found["bare"][0]["hashed"]}
 
 
@@ -227,7 +229,7 @@ def page(large: dict[str, Any], small: dict[str, Any], arguments: argparse.Names
         events=large["events"], calls=large["calls"], cores=os.cpu_count(), kernel=platform.release(),
         python=platform.python_version(), date=datetime.date.today().isoformat(), rounds=arguments.rounds,
         load=arguments.load, hashed=large["hashed"], each=large["hashed"] / large["events"], small=small["events"],
-        database=large["database"], export=large["export"], rows="\n".join(rows),
+        database=large["database_bytes"], export=large["export_bytes"], rows="\n".join(rows),
         command="make bench-audit" if usual else f"python benchmarks/audit.py --events {arguments.events}",
     )  # fmt: skip
 

@@ -5,6 +5,8 @@ import base64
 import contextlib
 import hashlib
 import json
+import math
+import random
 import re
 import shutil
 import sqlite3
@@ -25,7 +27,8 @@ from freehold.errors import BadConfig, CannotDo, ChainBroken, Unaccountable
 from freehold.ledger import Audit, Ledger, new_id
 from freehold.ledger import checkpoint as checkpoints
 from freehold.ledger.knocks import PER_MINUTE, Knocks
-from freehold.store import Store
+from freehold.ledger.settled import COLUMNS, Details
+from freehold.store import Store, calls
 from freehold.types import Caller, Kind, Outcome, Role, Settlement, Usage
 
 BOB = Caller("key_1", "bob", Role.MEMBER)
@@ -151,6 +154,37 @@ def test_plain_json_gives_the_bytes_that_are_hashed(filled):
         assert head == hash
 
 
+def test_the_quick_way_to_a_detail_and_the_slow_one_agree():
+    """For every kind of value, numbers that are shown in several ways too; what a column cannot have is an error."""
+    rng, details = random.Random(5), Details("ab" * 32)
+    numbers = [0.0, -0.0, 1e-05, 9.9e-05, 1e-4, 0.1, 1.0, 12345.678, 1e15, 1e16, 1.5e300, -3.5, 7]
+    texts = ["m", 'ü\u2028\x7f\t"\\', "", "x" * 300, "\U0001f600"]
+    kinds = {column.name: column.type.python_type for column in calls.columns}
+
+    def value(name: str):
+        if kinds[name] is bool:
+            return rng.choice([0, 1, False, True])
+        some = {float: numbers, int: [0, 1, 2**62, -5], str: texts}[kinds[name]]
+        return rng.choice(some) if name in ("id", "caller", "kind", "opened_at") else rng.choice([None, *some])
+
+    for _ in range(3000):
+        row = [value(name) for name in COLUMNS]
+        fresh = Details("ab" * 32).text(row)  # knows no row yet, and so spells each value
+        assert details.text(row) == fresh
+        assert json.dumps(json.loads(fresh), sort_keys=True, separators=(",", ":"), ensure_ascii=False) == fresh
+    good = dict.fromkeys(COLUMNS) | {"id": "a", "caller": "b", "kind": "c", "opened_at": 1.0, "left_the_house": 0}
+    for name, bad in {
+        "model": b"m",
+        "total_ms": b"9",
+        "status": "1",
+        "opened_at": math.nan,
+        "left_the_house": 2,
+    }.items():
+        details.text(list(good.values()))
+        with pytest.raises((TypeError, ValueError, KeyError)):
+            details.text(list((good | {name: bad}).values()))
+
+
 def test_a_call_that_was_settled_has_one_event(site):
     """However often its entry comes back, and in whatever company: alone, beside another, twice in one group."""
 
@@ -218,9 +252,9 @@ def test_a_call_that_a_crash_interrupted_has_its_event_at_the_next_start(site):
     assert event.detail["left_the_house"] is True and site.ledger.verify().calls == 1
 
 
-COLUMNS = "id, opened_at, caller, kind, outcome, status, error, model, digest, prompt_tokens, completion_tokens, "
-COLUMNS += "cached_tokens, first_token_ms, total_ms, left_the_house, waited_ms, engine_ms, alias, event"
-COPY = f"INSERT INTO calls ({COLUMNS}) SELECT 'req_9', {COLUMNS[4:]} FROM calls WHERE id = 'req_2';"
+NAMES = "id, opened_at, caller, kind, outcome, status, error, model, digest, prompt_tokens, completion_tokens, "
+NAMES += "cached_tokens, first_token_ms, total_ms, left_the_house, waited_ms, engine_ms, alias, event"
+COPY = f"INSERT INTO calls ({NAMES}) SELECT 'req_9', {NAMES[4:]} FROM calls WHERE id = 'req_2';"
 TAMPERINGS = {
     "event flipped": ("UPDATE events SET actor = 'you' WHERE seq = 3", "event 3 .* was changed"),
     "event's detail flipped": (
