@@ -591,6 +591,7 @@ def test_without_its_key_or_with_another_one_the_server_does_not_start(signed, t
     signed.audit.stop()
     found = signed.audit.verify()
     assert found.holds and found.signed == 8, found.problem
+    assert found.notes == ("event 8: another key signs from here on (the disk of the key died)",)
     with pytest.raises(CannotDo, match="is the one that signed"):
         signed.audit.rekey("again", actor="me")
 

@@ -64,8 +64,11 @@ def _facts(parts: Any) -> dict[str, Any]:
 
 def _chain(parts: Any) -> Verification:
     """The whole chain, walked; of a long one, what came since the last checkpoint."""
-    number, _ = parts.ledger.head()
-    return parts.audit.verify() if number <= _SHORT else parts.audit.verify_latest()
+    number, head = parts.ledger.head()
+    try:
+        return parts.audit.verify() if number <= _SHORT else parts.audit.verify_latest()
+    except CannotDo as error:  # a key or a file of checkpoints that cannot be read
+        return Verification(False, number, head, error.message.rstrip("."))
 
 
 def _alias(alias: Alias) -> dict[str, Any]:

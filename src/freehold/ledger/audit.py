@@ -30,6 +30,7 @@ from freehold.ledger.verify import REKEYED, Mark, Told, Verification
 from freehold.store import Store, cause, events
 
 _LOOK = 1.0  # seconds between looks at how far the chain has come
+_AGAIN = 5.0  # seconds between tries while it goes wrong
 
 
 class State(Struct, frozen=True):
@@ -55,7 +56,8 @@ class Audit:
         self._lock = threading.Lock()  # one checkpoint at a time
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._signed_at = time.monotonic()
+        self._signed_at = self._tried_at = time.monotonic()
+        self._sent: int | None = None  # the number of the last event whose checkpoint is in the file outside
 
     # for the server
 
@@ -147,6 +149,8 @@ class Audit:
             notes.append("calls are not in the chain yet: they are from the next start of the server on")
         if not keys and kept is None:
             notes.append("there is no checkpoint yet: events cut off at the end would not be missed")
+        for event in self._ledger.events(REKEYED):
+            notes.append(f"event {event.seq}: another key signs from here on ({event.detail.get('why')})")
         return replace(found, notes=tuple(notes))
 
     def verify_latest(self) -> Verification:
@@ -235,8 +239,6 @@ class Audit:
             ) from None
         self._sent = made.events
 
-    _sent: int | None = None  # the number of the last event whose checkpoint is in the file outside
-
     def _run(self) -> None:
         while not self._stopping.wait(_LOOK):
             if self._due():
@@ -244,16 +246,19 @@ class Audit:
 
     def _due(self) -> bool:
         """Has enough come, or is there something to mend?"""
+        if self._problem:
+            return time.monotonic() - self._tried_at >= _AGAIN
         with suppress(*self._store.errors):
             number, _ = self._ledger.head()
             kept = checkpoints.last(self._store)
             new = number - (kept.seq if kept else 0)
             late = time.monotonic() - self._signed_at >= self._settings.checkpoint_seconds
-            return bool(self._problem) or new >= self._settings.checkpoint_every or bool(new and late)
+            return new >= self._settings.checkpoint_every or bool(new and late)
         return True
 
     def _try(self) -> None:
         """Sign; what goes wrong is said once, and shown until it goes well."""
+        self._tried_at = time.monotonic()
         try:
             self.checkpoint()
             problem = ""

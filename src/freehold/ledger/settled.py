@@ -93,7 +93,7 @@ def _writer(column: Column) -> Callable[[Any], str]:
         return {False: "false", True: "true"}.__getitem__
     if isinstance(column.type, Float):
         return _float
-    return quoted if isinstance(column.type, String) else _integer
+    return _text if isinstance(column.type, String) else _integer
 
 
 def _several(places: list[int]) -> _Values:
@@ -112,6 +112,12 @@ def _float(value: Any) -> str:
 
 
 def _integer(value: Any) -> str:
-    if not isinstance(value, int):
+    """A whole number; one that an engine wrote with a point is stored as one without."""
+    if not isinstance(value, int | float) or value != int(value):
         raise TypeError(f"{value!r} is no whole number")
-    return repr(value)
+    return repr(int(value))
+
+
+def _text(value: Any) -> str:
+    """A text; a number, such as somebody's code of an error, is stored as one."""
+    return quoted(str(value) if type(value) is int else value)

@@ -183,7 +183,8 @@ class GroupCommit:
 
     def _is_the_rows(self, error: Exception) -> bool:
         """Is it this row that cannot be written, whatever the disk does?"""
-        return isinstance(error, ValueError | OverflowError | self._dbapi.DataError | self._dbapi.IntegrityError)
+        values = ValueError | TypeError | KeyError | OverflowError
+        return isinstance(error, values | self._dbapi.DataError | self._dbapi.IntegrityError)
 
     def _note(self, failing: str) -> None:
         if bool(failing) != bool(self.failing):

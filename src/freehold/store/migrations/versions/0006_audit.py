@@ -15,18 +15,11 @@ def upgrade() -> None:
     """Calls that were settled before have no event of their own; `Ledger.start` enters them all together. The events'
     hashes lose their index: the chain itself says that none is there twice, and a million calls would pay for it."""
     op.add_column("calls", sa.Column("event", sa.BigInteger))
-    op.rename_table("events", "events_before")
-    op.create_table(
-        "events",
-        sa.Column("seq", _NUMBER, primary_key=True, autoincrement=False),
-        sa.Column("at", sa.Float, nullable=False),
-        *(sa.Column(name, sa.String, nullable=False) for name in _TEXTS),
-        sa.Column("detail", sa.JSON, nullable=False),
-        sa.Column("previous", sa.String, nullable=False),
-        sa.Column("hash", sa.String, nullable=False),
-    )
-    op.execute(f"INSERT INTO events ({_COLUMNS}) SELECT {_COLUMNS} FROM events_before")
-    op.drop_table("events_before")
+    if op.get_bind().dialect.name == "sqlite":
+        _events_anew()
+    else:
+        op.drop_constraint("events_hash_key", "events")
+        op.alter_column("events", "seq", type_=sa.BigInteger)
     no_call = sa.text("act <> 'call.settled'")
     op.create_index("events_acts", "events", ["act"], sqlite_where=no_call, postgresql_where=no_call)
     op.create_table(
@@ -41,6 +34,22 @@ def upgrade() -> None:
         sa.Column("id", sa.String, primary_key=True),
         sa.Column("salt", sa.String, nullable=False),
     )
+
+
+def _events_anew() -> None:
+    """SQLite takes no constraint away but with its table."""
+    op.rename_table("events", "events_before")
+    op.create_table(
+        "events",
+        sa.Column("seq", _NUMBER, primary_key=True, autoincrement=False),
+        sa.Column("at", sa.Float, nullable=False),
+        *(sa.Column(name, sa.String, nullable=False) for name in _TEXTS),
+        sa.Column("detail", sa.JSON, nullable=False),
+        sa.Column("previous", sa.String, nullable=False),
+        sa.Column("hash", sa.String, nullable=False),
+    )
+    op.execute(f"INSERT INTO events ({_COLUMNS}) SELECT {_COLUMNS} FROM events_before")
+    op.drop_table("events_before")
 
 
 def downgrade() -> None:
