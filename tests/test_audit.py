@@ -796,6 +796,7 @@ EDITS = {
     "another home": (replaced(0, '"home":"home_', '"home":"home_0'), "is of another home"),
     "another beginning": (replaced(0, '"previous":"sha256:0', '"previous":"sha256:1'), "follows nothing"),
     "a line of something else": (lambda lines: [*lines[:3], '{"note":1}', *lines[3:]], "none that an export has"),
+    "a byte that is no text": (lambda lines: [*lines[:3], lines[3].replace("me", "\udcff"), *lines[4:]], "decode"),
     "something after the end": (lambda lines: [*lines, lines[-1]], "follows the end"),
 }
 
@@ -805,7 +806,8 @@ def test_the_verifier_says_no_to_every_kind_of_edit(exported, key, how):
     """And names the first thing that does not hold."""
     edit, said = EDITS[how]
     lines = edit(exported.read_text().splitlines())
-    exported.write_text("\n".join(lines) + ("\n" if how != "cut within a line" else ""))
+    text = "\n".join(lines) + ("\n" if how != "cut within a line" else "")
+    exported.write_bytes(text.encode(errors="surrogateescape"))
     code, text = check(exported, key=key)
     assert code == 1 and re.search(said, text), text
 

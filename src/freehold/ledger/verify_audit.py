@@ -211,9 +211,11 @@ def main():
         keys = load_keys(arguments.key)
         with open(arguments.export, encoding="utf-8", newline="\n") as stream:
             chain = walk(stream, keys, arguments.checkpoint)
-    except No as reason:
+    except (No, UnicodeDecodeError) as reason:
         print(f"THE CHAIN DOES NOT HOLD: {reason}.")
         return 1
+    except KeyboardInterrupt:
+        return 130
     except (Cannot, OSError, ImportError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as reason:
         print(f"This cannot be checked: {reason}.", file=sys.stderr)
         return 2
