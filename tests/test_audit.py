@@ -550,6 +550,20 @@ def test_a_forged_checkpoint_is_not_taken(signed, tmp_path, spoil, said):
     assert "the checkpoint of event 7 is not good" in signed.audit.verify().problem
 
 
+@pytest.mark.parametrize("change", ["envelope = 'x'", "key = 'x'", "envelope = replace(envelope, 'sig', 'gis')"])
+def test_a_checkpoint_in_the_home_that_was_changed_stops_the_start(signed, change):
+    """With a sentence; and 'audit verify' says no, or why it cannot say."""
+    signed.sql(f"UPDATE checkpoints SET {change} WHERE seq = 7")
+    with pytest.raises(CannotDo, match=r"is not good|is signed by no key"):
+        signed.audit.check()
+    with pytest.raises(CannotDo):
+        signed.audit.checkpoint()
+    try:
+        assert "event 7 is not good" in signed.audit.verify().problem
+    except CannotDo as error:
+        assert "is signed by no key at all" in error.message
+
+
 def test_a_checkpoint_by_another_key_is_not_taken(signed, tmp_path):
     """Made by somebody who changed the chain, signed it and named a key of their own."""
     other = sign.SigningKey.load(tmp_path / "other.pem")

@@ -74,7 +74,7 @@ class Audit:
         kept = checkpoints.last(self._store)
         key = self._signing_key(kept)
         if kept is not None:
-            self._agrees(checkpoints.opened(kept.envelope.encode(), [kept.key]), "the home's last checkpoint")
+            self._agrees(_signed(kept), "the home's last checkpoint")
         if self._to is None:
             return
         home = self._home()
@@ -159,7 +159,7 @@ class Audit:
         if kept is None:
             return self.verify()
         keys = [self._signing_key(kept).public] if self._key.exists() else []
-        signed = checkpoints.opened(kept.envelope.encode(), [kept.key])
+        signed = _signed(kept)
         return self._ledger.verify(keys=keys, since=(signed.events, signed.head))
 
     def export(self, since: int | float = 1) -> Iterator[bytes]:
@@ -201,7 +201,7 @@ class Audit:
         key = self._signing_key(kept)
         since = None
         if kept is not None:
-            signed = checkpoints.opened(kept.envelope.encode(), [kept.key])
+            signed = _signed(kept)
             since = signed.events, signed.head
         found = self._ledger.verify(keys=[key.public], since=since)
         if not found.holds:
@@ -305,7 +305,8 @@ class Audit:
     def _keys(self) -> set[str]:
         """The public keys that this home's checkpoints name."""
         with self._store.reader() as connection:
-            return {row.key for row in connection.execute(select(_KEY).distinct())}
+            found = {row.key for row in connection.execute(select(_KEY).distinct())}
+        return {key for key in found if _fingerprint(key) != _NO_KEY}
 
     def _home(self) -> str | None:
         with self._store.reader() as connection:
@@ -350,6 +351,7 @@ class Audit:
 
 
 _KEY = checkpoints.checkpoints.c.key
+_NO_KEY = "no key at all"
 _LOST = (
     "Put the key back from a copy. If it is lost, 'freehold audit rekey REASON' enters that into the chain, and "
     "another one counts from then on."
@@ -371,11 +373,20 @@ def _mark(found: checkpoints.Found, where: str, keys: set[str]) -> Mark:
     return Mark(made.events, made.head, made.at, where, made.home)
 
 
+def _signed(kept: checkpoints.Kept) -> Checkpoint:
+    """What a checkpoint in the home signs, by the key that it names. Raises ChainBroken."""
+    try:
+        return checkpoints.opened(kept.envelope.encode(), [kept.key])
+    except (CannotDo, ValueError, TypeError, AttributeError) as error:
+        said = f"The checkpoint of event {kept.seq} in the home is not good: {error}"
+        raise ChainBroken(said if said.endswith(".") else f"{said}.") from None
+
+
 def _fingerprint(key: str) -> str:
     try:
         return sign.fingerprint(key)
-    except ValueError:
-        return "no key at all"
+    except (ValueError, TypeError):
+        return _NO_KEY
 
 
 def _say(sentence: str) -> None:
