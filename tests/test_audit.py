@@ -342,6 +342,23 @@ def test_what_is_rewritten_by_hand_is_caught_and_the_first_of_it_named(filled, h
     assert not found.holds and re.search(said, found.problem), found.problem
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE house SET salt = 'no salt'",
+        "UPDATE house SET salt = replace(salt, substr(salt, 1, 2), 'ab')",
+        "UPDATE house SET id = 'home_x'",
+        "DELETE FROM events WHERE seq = 1",
+    ],
+)
+def test_a_house_that_is_not_the_chains_does_not_start(filled, statement):
+    """Its calls would be hashed with another salt, and signed as another home's; the walk says no, too."""
+    filled.sql(statement)
+    with pytest.raises(ChainBroken, match="house's row"):
+        filled.ledger.start()
+    assert re.search("house's row was changed|event 1 is missing", filled.ledger.verify().problem)
+
+
 def test_of_two_bad_things_the_first_is_named(filled):
     """By the order of the chain, whichever table it is in; and how far it was good is said."""
     filled.sql("UPDATE events SET actor = 'you' WHERE seq = 9; UPDATE calls SET status = 1 WHERE id = 'req_2'")

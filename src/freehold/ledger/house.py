@@ -9,9 +9,10 @@ import secrets
 from msgspec import Struct
 from sqlalchemy import Connection, Select, insert, select, update
 
+from freehold.errors import ChainBroken
 from freehold.ledger import chain
 from freehold.ledger.settled import COLUMNS, Details
-from freehold.store import calls, house
+from freehold.store import NO_CALL, calls, events, house
 from freehold.types import Outcome
 
 BEGAN = "calls.covered"
@@ -34,15 +35,27 @@ def find(connection: Connection) -> House | None:
 
 
 def found(connection: Connection) -> House:
-    """The home's row, made where there is none, with the event that binds it and covers the calls of before."""
+    """The home's row, made where there is none, with the event that binds it and covers the calls of before.
+
+    Raises:
+        ChainBroken: there is one, and it is not what that event says.
+    """
     chain.alone(connection)
     if known := find(connection):
+        _check(connection, known)
         return known
     made = House(f"home_{secrets.token_hex(12)}", secrets.token_hex(32))
     connection.execute(insert(house).values(id=made.id, salt=made.salt))
     number, digest = before(connection, Details(made.salt))
     chain.append(connection, BEGAN, made.id, ACTOR, binding(made) | {"calls": number, "digest": digest})
     return made
+
+
+def _check(connection: Connection, known: House) -> None:
+    wanted = select(events.c.subject, events.c.detail).where(NO_CALL, events.c.act == BEGAN)
+    row = connection.execute(wanted.order_by(events.c.seq).limit(1)).first()
+    if row is None or row.subject != known.id or row.detail.get("salt") != binding(known)["salt"]:
+        raise ChainBroken("The house's row, or the event that binds it to the audit chain, was changed or removed.")
 
 
 def binding(house: House) -> dict[str, str]:

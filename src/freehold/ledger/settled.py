@@ -19,6 +19,7 @@ from typing import Any
 from msgspec.json import encode
 from sqlalchemy import Boolean, Column, Float, String
 
+from freehold.errors import ChainBroken
 from freehold.store import calls
 from freehold.types import Outcome
 
@@ -33,10 +34,13 @@ _Values = Callable[[list[Any]], tuple]
 
 
 class Details:
-    """The details of the events of one home's calls."""
+    """The details of the events of one home's calls. Raises ChainBroken where the salt is none."""
 
     def __init__(self, salt: str):
-        self._salt = bytes.fromhex(salt)
+        try:
+            self._salt = bytes.fromhex(salt)
+        except (ValueError, TypeError):
+            raise ChainBroken("The house's row was changed: it has no salt any more.") from None
         self.pseudonym = lru_cache(maxsize=4096)(self._pseudonym)
         places = {name: place for place, name in enumerate(COLUMNS)}
         self._caller, self._model = places["caller"], places["model"]

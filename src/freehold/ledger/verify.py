@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from heapq import merge
 from operator import attrgetter
 from typing import Any
@@ -18,7 +19,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, String, bindparam, cast, func, select
 
 from freehold import sign
-from freehold.errors import CannotDo
+from freehold.errors import CannotDo, ChainBroken
 from freehold.ledger import checkpoint as checkpoints
 from freehold.ledger import house as houses
 from freehold.ledger.chain import GENESIS, SETTLED, Head, content, hashed, original
@@ -117,7 +118,9 @@ class _Walk:
         rows = connection.execute(select(house_table.c.id, house_table.c.salt).limit(2)).all()
         self._house = houses.House(*rows[0]) if rows else None
         self._many = len(rows) > 1
-        self._details = Details(self._house.salt) if self._house else None
+        self._details = None
+        with suppress(ChainBroken):  # the event that binds the house says it better
+            self._details = Details(self._house.salt) if self._house else None
 
     def run(self) -> Verification:
         """From the first event to the last, then the calls."""
@@ -239,6 +242,8 @@ class _Walk:
         if self._began is None:
             raise _Broken("no event binds this home to its chain, and it has a row of the house")
         seq, detail = self._began
+        if self._details is None:
+            raise _Broken("the house's row was changed: it has no salt any more")
         try:
             self._earlier, digest = houses.before(self._connection, self._details)
         except (TypeError, ValueError, KeyError, AttributeError):
