@@ -7,12 +7,12 @@ import json
 import secrets
 
 from msgspec import Struct
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from freehold.errors import ChainBroken
 from freehold.ledger import chain
 from freehold.ledger.settled import COLUMNS, Details
-from freehold.store import NO_CALL, calls, events, house
+from freehold.store import NO_CALL, calls, canonical, events, house
 from freehold.types import Outcome
 
 BEGAN = "calls.covered"
@@ -64,21 +64,25 @@ def binding(house: House) -> dict[str, str]:
 
 
 def before(connection: Connection, details: Details) -> tuple[int, str]:
-    """How many settled calls name no event, and the SHA-256 of the lines ``id detail`` of all of them, by id.
-
-    Raises:
-        TypeError, ValueError, KeyError: a row has values that its columns cannot have.
-    """
+    """How many settled calls name no event, and the SHA-256 of the lines ``id detail`` of all of them, by id."""
     number, state = 0, hashlib.sha256()
     columns = [calls.columns[name] for name in COLUMNS]
     wanted: Select = select(*columns).where(_SETTLED_BEFORE).order_by(calls.c.id).limit(_PAGE)
     page = connection.execute(wanted).all()
     while page:
         for row in page:
-            state.update(f"{row.id} {details.text(row)}\n".encode())
+            state.update(f"{row.id} {_said(row, details)}\n".encode())
         number += len(page)
         page = connection.execute(wanted.where(calls.c.id > page[-1].id)).all()
     return number, "sha256:" + state.hexdigest()
+
+
+def _said(row: Row, details: Details) -> str:
+    """The detail of a row; of one with a value that its column should not have, whatever there is."""
+    try:
+        return details.text(row)
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return canonical([repr(value) for value in row])
 
 
 def settle_open(connection: Connection, details: Details) -> int:

@@ -244,11 +244,8 @@ class _Walk:
         seq, detail = self._began
         if self._details is None:
             raise _Broken("the house's row was changed: it has no salt any more")
-        try:
-            self._earlier, digest = houses.before(self._connection, self._details)
-        except (TypeError, ValueError, KeyError, AttributeError):
-            self._earlier, digest = -1, ""
-        if self._earlier != detail.get("calls") and self._earlier >= 0:
+        self._earlier, digest = houses.before(self._connection, self._details)
+        if self._earlier != detail.get("calls"):
             what = f"there are {self._earlier} and were {detail.get('calls')}"
             raise _Broken(
                 f"settled calls that name no event were inserted or removed: {what} when event {seq} was written"
