@@ -197,7 +197,7 @@ def test_that_a_call_leaves_the_house_is_known_before_it_does(ledger, path):
 
 def test_every_call_comes_once_and_in_order(ledger, path, monkeypatch):
     """A page at a time, calls of one moment too, and within a time: from its beginning on, and before its end."""
-    monkeypatch.setattr("freehold.ledger._PAGE", 3)
+    monkeypatch.setattr("freehold.ledger.ledger._PAGE", 3)
 
     async def scenario():
         ledger.start()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import hashlib
+import itertools
 import os
 import resource
 import signal
@@ -43,10 +44,10 @@ from freehold.engine.upstream import REMOTE, Upstream, all_of, check_names
 from freehold.errors import BadConfig, BadModel, CannotDo, ModelNotFound, PortTaken, SealMissing, UnsafeBind
 from freehold.home import Home, Running
 from freehold.lease import Leases
-from freehold.ledger import Ledger
+from freehold.ledger import Audit, Ledger
 from freehold.results import Results
 from freehold.samples import Samples
-from freehold.store import TRAFFIC, Store
+from freehold.store import TRAFFIC, Store, canonical
 from freehold.task import Tasks
 from freehold.traffic import heard
 from freehold.traffic.capture import Capture
@@ -112,6 +113,7 @@ class Parts(Struct):
     keys: KeyRing
     vault: Vault
     aliases: Aliases
+    audit: Audit
     _traffic: Store | None = None
 
     @property
@@ -277,7 +279,8 @@ def parts(home: Home, settings: Settings) -> Iterator[Parts]:
     """Open a home. Raises StoreFailed if its database cannot be opened."""
     store = Store(settings.database or home.database)
     ledger = Ledger(store)
-    opened = Parts(home, settings, store, ledger, KeyRing(store, ledger), Vault(home.vault), Aliases(store))
+    audit = Audit(store, ledger, home.signing_key, home.folder, settings.audit)
+    opened = Parts(home, settings, store, ledger, KeyRing(store, ledger), Vault(home.vault), Aliases(store), audit)
     try:
         yield opened
     finally:
@@ -298,6 +301,7 @@ def serve(home: Home, settings: Settings, host: Host, *, models: Sequence[Path] 
     upstreams = all_of(settings)
     tls = _tls(settings.server)
     with home.lock(), contextlib.closing(_bind(settings.server)) as listener, parts(home, settings) as opened:
+        opened.audit.check()
         wanted = [_admitted(opened, path, host) for path in models] or _usual(opened, host)
         check_names(upstreams, opened.vault.models())
         for manifest in wanted:
@@ -398,6 +402,33 @@ class _Moves:
         self._watch.feedback(caller, call_id, good=good)
 
 
+class _Books:
+    """What auditors see of the chain (`api.admin.Books`)."""
+
+    def __init__(self, opened: Parts):
+        self._audit, self._ledger = opened.audit, opened.ledger
+
+    def head(self) -> dict[str, Any]:
+        """See `api.admin.Books.head`."""
+        return self._audit.head()
+
+    def events(self, since: int, limit: int, calls: bool) -> list[dict[str, Any]]:
+        """See `api.admin.Books.events`."""
+        found = self._ledger.events(since=since, calls=calls)
+        return [msgspec.to_builtins(event) for event in itertools.islice(found, limit)]
+
+    def verify(self) -> dict[str, Any]:
+        """See `api.admin.Books.verify`."""
+        return msgspec.to_builtins(self._audit.verify())
+
+    def export(self, since: int, by: str) -> Iterator[bytes]:
+        """See `api.admin.Books.export`."""
+        lines = self._audit.export(since)
+        first = next(lines)
+        self._ledger.record("audit.exported", "audit chain", actor=by, detail={"from": since})
+        return itertools.chain([first], lines)
+
+
 class _Running:
     """One run of the server."""
 
@@ -429,7 +460,8 @@ class _Running:
         address = _address(listener, tls)
         self.capture.start()
         self.watch.start()
-        admin = Admin(self.house, self._facts(address), _Moves(self.opened, self.watch), self._now)
+        moves, books = _Moves(self.opened, self.watch), _Books(self.opened)
+        admin = Admin(self.house, self._facts(address), moves, self._now, books=books)
         router = Router(self.house, self.opened.keys, admin)
         server = Server(router.handle, router.gate, router.on_error, _room(settings))
         running = Running(
@@ -437,6 +469,8 @@ class _Running:
             key=self.opened.keys.session_key("this machine's owner"),
         )  # fmt: skip
         try:
+            self.opened.ledger.record("server.started", "server", actor="freehold", detail=_begins(self.opened))
+            self.opened.audit.start()
             await server.start([(listener, tls), (own_listener, None)])
             with self.opened.home.announced(running):
                 if await self._bring_up(stop):
@@ -455,6 +489,7 @@ class _Running:
                 self.capture.stop()
                 self.watch.stop()
                 await self.opened.ledger.stop()
+                self.opened.audit.stop()
                 self.opened.keys.close()
                 self.opened.aliases.close()
 
@@ -473,7 +508,8 @@ class _Running:
     def _now(self) -> dict[str, Any]:
         """What status shows and changes."""
         energy = {"counters": self.meter.names, "why": self.meter.why, "idle_joules": self.meter.idle}
-        return self.outside.facts() | {"capture": msgspec.to_builtins(self.capture.state()), "energy": energy}
+        said = {"capture": self.capture.state(), "audit": self.opened.audit.state()}
+        return self.outside.facts() | msgspec.to_builtins(said) | {"energy": energy}
 
     async def _bring_up(self, stop: asyncio.Event) -> bool:
         """Bring up the engines that were asked for, unless told to stop meanwhile. Raises what the first that
@@ -490,6 +526,30 @@ class _Running:
             return False
         starting.result()
         return True
+
+
+def _begins(opened: Parts) -> dict[str, Any]:
+    """What the chain says of a start: with which settings, as digests, and which tables of them are others than at the
+    start before. They hold no secret: a database's password is left out."""
+    shown = msgspec.structs.replace(opened.settings, database=_no_password(opened.settings.database))
+    usual = msgspec.to_builtins(Settings())
+    tables = {
+        name: "sha256:" + hashlib.sha256(canonical(value).encode()).hexdigest()
+        for name, value in msgspec.to_builtins(shown).items()
+        if value != usual[name]
+    }
+    whole = hashlib.sha256(canonical(msgspec.to_builtins(shown)).encode()).hexdigest()
+    before = opened.ledger.latest("server.started")
+    known = before.detail.get("tables", {}) if before else {}
+    changed = sorted(name for name in known.keys() | tables.keys() if known.get(name) != tables.get(name))
+    return {"version": freehold.__version__, "settings": f"sha256:{whole}", "tables": tables, "changed": changed}
+
+
+def _no_password(database: str) -> str:
+    try:
+        return make_url(database).render_as_string() if database else ""
+    except SQLAlchemyError:
+        return ""
 
 
 def _heard(kind: Kind, content: bytes) -> Answer | None:

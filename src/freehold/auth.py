@@ -78,9 +78,11 @@ class KeyRing:
             return known
         row = self._look_up(wanted)
         if row is None:
+            self._ledger.failed_login("unknown key", "unknown", wanted)
             raise Unauthenticated("This key is not known here.")
         key, name, role, revoked_at = row
         if revoked_at is not None:
+            self._ledger.failed_login("revoked key", key, wanted)
             raise Unauthenticated(f"The key {name!r} was revoked.")
         return Caller(key, name, Role(role))
 

@@ -182,6 +182,21 @@ class LedgerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = "strict"
 
 
+class AuditSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """When the head of the audit chain is signed, and where that is kept; see docs/concepts/audit.md."""
+
+    checkpoint_every: Annotated[
+        Positive, Meta(description="events after which a checkpoint is signed; one is at every start and stop, too")
+    ] = 10_000
+    checkpoint_seconds: Annotated[
+        Seconds, Meta(description="time after which one is signed, where there were events meanwhile")
+    ] = 600.0
+    checkpoint_to: Annotated[
+        str,
+        Meta(description="file outside the home, by its whole path, that takes checkpoints; empty: none"),
+    ] = ""
+
+
 class CanarySettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How a canary is judged; see docs/concepts/canary.md."""
 
@@ -274,6 +289,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     limits: LimitsSettings = LimitsSettings()
     engine: EngineSettings = EngineSettings()
     ledger: LedgerSettings = LedgerSettings()
+    audit: AuditSettings = AuditSettings()
     queue: QueueSettings = QueueSettings()
     pool: PoolSettings = PoolSettings()
     callers: CallerSettings = CallerSettings()

@@ -28,7 +28,8 @@
         ├── BadConfig           ├── HomeInUse      ├── NotRunning
         ├── BadModel            ├── PortTaken      ├── SealMissing
         ├── AcquireFailed       ├── UnsafeBind     ├── StoreFailed
-        └── BadTask             └── BadTraffic     └── NotDecidable
+        ├── BadTask             ├── BadTraffic     ├── NotDecidable
+        └── ChainBroken
 
 Each carries a stable ``code`` for programs, an HTTP ``status``, a message that says what and why, and a
 ``hint`` that says what to do next.
@@ -309,3 +310,10 @@ class NotDecidable(CannotDo):
     """The calls do not bear a verdict: too few groups, or nothing to compare."""
 
     code = "not_decidable"
+
+
+class ChainBroken(CannotDo):
+    """The audit chain does not hold, or does not agree with a signed checkpoint."""
+
+    code = "chain_broken"
+    hint = "'freehold audit verify' names the first bad event. Put the database back from a copy."

@@ -26,7 +26,7 @@ from freehold.config import Settings
 from freehold.engine import memory
 from freehold.errors import BadModel, CannotDo
 from freehold.home import Home
-from freehold.ledger import GENESIS, Ledger
+from freehold.ledger import Ledger
 from freehold.results import Results
 from freehold.samples import Samples
 from freehold.sign import SigningKey
@@ -107,7 +107,7 @@ def note(ledger: Ledger, made: Dossier, form: str, content: bytes, *, actor: str
 def is_noted(ledger: Ledger, content: bytes) -> bool:
     """Does the audit chain know this very file?"""
     wanted = digest(content)
-    return any(event.act == MADE and event.detail.get("sha256") == wanted for event in ledger.events())
+    return any(event.detail.get("sha256") == wanted for event in ledger.events(MADE))
 
 
 def digest(content: bytes) -> str:
@@ -369,11 +369,7 @@ def _proof(sources: Sources, at: float) -> Proof | None:
 
 def _chain(ledger: Ledger, at: float) -> Chain:
     """The audit chain as it was at that moment; whether it holds, now."""
-    events, head = 0, GENESIS
-    for event in ledger.events():
-        if event.at > at:
-            break
-        events, head = event.seq, event.hash
+    events, head = ledger.head_at(at)
     found = ledger.verify()
     return Chain(events, head, found.holds, found.problem)
 

@@ -1,9 +1,13 @@
 """What operators see and do: is it alive, is it ready, what is true now, what do the aliases point at, and the document
-of the whole API; and what applications say of their calls."""
+of the whole API; what auditors see of the chain; and what applications say of their calls."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Any, Protocol
 
 import msgspec
@@ -16,6 +20,7 @@ from freehold.errors import CannotDo, Conflict, Forbidden
 from freehold.types import Caller, Decision, SeatView, TicketView
 
 Page = Callable[[Caller], HttpResponse]
+_LINES = 500
 
 
 class Moves(Protocol):
@@ -31,20 +36,44 @@ class Moves(Protocol):
         """What an application says of one of its calls. Raises NotFound."""
 
 
+class Books(Protocol):
+    """What auditors see of the chain. All may wait for the disk. Raise CannotDo."""
+
+    def head(self) -> dict[str, Any]:
+        """Where it ends, and the latest checkpoint."""
+
+    def events(self, since: int, limit: int, calls: bool) -> list[dict[str, Any]]:
+        """So many events from a number on, with those of calls or without."""
+
+    def verify(self) -> dict[str, Any]:
+        """What a walk along all of it finds."""
+
+    def export(self, since: int, by: str) -> Iterator[bytes]:
+        """The lines of a file of it, from an event on."""
+
+
 class Admin:
     """``open_to_all`` are the two paths that need no key; ``pages`` are those that do, and ``acts`` those that do
     something, which may wait for the disk. ``facts`` do not change; ``outside`` tells what the gateway knows of its
     upstreams and their relay."""
 
     def __init__(
-        self, house: House, facts: Mapping[str, Any], moves: Moves, outside: Callable[[], dict[str, Any]] = dict
+        self,
+        house: House,
+        facts: Mapping[str, Any],
+        moves: Moves,
+        outside: Callable[[], dict[str, Any]] = dict,
+        *,
+        books: Books,
     ):
         self._house, self._moves, self._outside = house, moves, outside
         self._facts = dict(facts)
+        self._books, self._walking = books, threading.Lock()
         self.is_up = False  # until the engines that were asked for are
         self.open_to_all: dict[str, Callable[[], HttpResponse]] = {"/healthz": self.health, "/readyz": self.ready}
         self.pages: dict[str, Page] = {
             "/admin/aliases": self.aliases,
+            "/admin/audit/head": self.head,
             "/admin/status": self.status,
             "/admin/queue": self.queue,
             "/openapi.json": self.openapi,
@@ -52,6 +81,9 @@ class Admin:
         self.acts: dict[str, tuple[acts.Act, Callable[[Caller, Any], HttpResponse]]] = {
             acts.FEEDBACK.path: (acts.FEEDBACK, self.feedback),
             acts.MOVE.path: (acts.MOVE, self.move),
+            acts.EVENTS.path: (acts.EVENTS, self.events),
+            acts.WALK.path: (acts.WALK, self.verify),
+            acts.EXPORT.path: (acts.EXPORT, self.export),
         }
 
     def health(self) -> HttpResponse:
@@ -98,9 +130,50 @@ class Admin:
         except CannotDo as error:
             raise Conflict(error.message, hint=error.hint) from None
 
+    def head(self, caller: Caller) -> HttpResponse:
+        """Where the audit chain ends, and its latest checkpoint: what is worth keeping elsewhere."""
+        _allow(policy.may_look(caller))
+        return _json(200, self._books.head())
+
+    def events(self, caller: Caller, wanted: acts.Events) -> HttpResponse:
+        """Some events of the chain."""
+        _allow(policy.may_look(caller))
+        return _json(200, {"events": self._books.events(wanted.since, wanted.limit, wanted.calls)})
+
+    def verify(self, caller: Caller, _wanted: acts.Walk) -> HttpResponse:
+        """Walk the chain; one at a time."""
+        _allow(policy.may_look(caller))
+        with self._alone():
+            return _json(200, self._books.verify())
+
+    def export(self, caller: Caller, wanted: acts.Export) -> HttpResponse:
+        """The chain as a file; one begins at a time. Breaks off without its last line where an event does not hold."""
+        _allow(policy.may_look(caller))
+        with self._alone():
+            lines = self._books.export(wanted.since, f"key {caller.name}")
+        return HttpResponse(200, _streamed(lines), "application/jsonl")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._walking.acquire(blocking=False):
+            raise Conflict("The audit chain is being walked for somebody else.", hint="Ask again in a moment.")
+        try:
+            yield
+        except CannotDo as error:
+            raise Conflict(error.message, hint=error.hint) from None
+        finally:
+            self._walking.release()
+
     def openapi(self, _caller: Caller) -> HttpResponse:
         """The API's own description."""
         return _json(200, document.openapi())
+
+
+async def _streamed(lines: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Lines that are read from the disk in a thread, some hundreds at a time."""
+    with suppress(CannotDo):  # what comes before it is good, and has no end
+        while piece := await asyncio.to_thread(lambda: b"".join(islice(lines, _LINES))):
+            yield piece
 
 
 def _allow(decision: Decision) -> None:

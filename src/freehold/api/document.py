@@ -64,6 +64,7 @@ LOOKS = {
     "/v1/models": ("The models that can be called", True),
     "/v1/models/{model}": ("One model", True),
     "/admin/aliases": ("What each alias points at, and how its canary goes", True),
+    "/admin/audit/head": ("Where the audit chain ends, and its latest checkpoint", True),
     "/admin/queue": ("Who is answered and who waits", True),
     "/admin/status": ("What is true now", True),
     "/openapi.json": ("This document", True),

@@ -31,7 +31,7 @@ VERBS = {
     "report": "the dossier: one signed file for a switch; and verify one, offline",
     "keys": "make, list and revoke the keys of callers",
     "ledger": "what was called, by whom, and what came of it",
-    "audit": "the chain of acts: list it, and verify that none was changed",
+    "audit": "the chain of acts and calls: verify that none was changed, list, sign, export",
     "prove": "put a claim to the test: prove privacy",
 }
 

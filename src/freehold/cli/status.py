@@ -12,7 +12,10 @@ import freehold
 from freehold import config, seal
 from freehold.cli import local
 from freehold.errors import BadModel, CannotDo
+from freehold.ledger import Verification
 from freehold.types import ADAPTER, Alias
+
+_SHORT = 20_000  # events that are walked in a moment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _facts(parts: Any) -> dict[str, Any]:
     live = local.live(parts.home)
-    chain = parts.ledger.verify()
+    chain = _chain(parts)
     keys = parts.keys.list()
     return {
         "version": freehold.__version__,
@@ -54,8 +57,18 @@ def _facts(parts: Any) -> dict[str, Any]:
         "aliases": [_alias(alias) for alias in parts.aliases.every()],
         "models": [_model(parts, manifest) for manifest in parts.vault.list()],
         "ledger": {"calls": parts.ledger.totals(), "left_the_house": parts.ledger.left_the_house()},
-        "audit": {"holds": chain.holds, "events": chain.events, "head": chain.head, "problem": chain.problem},
+        "audit": {name: getattr(chain, name) for name in ("holds", "events", "head", "problem", "signed")}
+        | {"checkpoints": None if live is None else live["audit"]},
     }
+
+
+def _chain(parts: Any) -> Verification:
+    """The whole chain, walked; of a long one, what came since the last checkpoint."""
+    number, head = parts.ledger.head()
+    try:
+        return parts.audit.verify() if number <= _SHORT else parts.audit.verify_latest()
+    except CannotDo as error:  # a key or a file of checkpoints that cannot be read
+        return Verification(False, number, head, error.message.rstrip("."))
 
 
 def _alias(alias: Alias) -> dict[str, Any]:
@@ -172,3 +185,8 @@ def _show(facts: dict[str, Any]) -> None:
     state = "the chain holds" if chain["holds"] else f"THE CHAIN IS BROKEN: {chain['problem']}"
     print(f"  audit   {chain['events']} events, {state}")
     print(f"          head {chain['head']}")
+    print(f"          signed up to event {chain['signed']}")
+    if kept := chain["checkpoints"]:
+        print(local.lines([f"          checkpoints go to {kept['to'] or 'no file outside the home'}"]))
+        if kept["problem"]:
+            print(local.lines([f"          NO CHECKPOINT: {kept['problem']}"]))

@@ -1,11 +1,13 @@
 """The database: SQLAlchemy Core tables, opened by `Store`, kept current by named Alembic migrations."""
 
+from freehold.store.canonical import canonical
 from freehold.store.commits import GroupCommit
 from freehold.store.database import HOUSE, TRAFFIC, Query, Schema, Store, cause
-from freehold.store.tables import aliases, calls, canaries, events, keys, targets
+from freehold.store.tables import NO_CALL, aliases, calls, canaries, checkpoints, events, house, keys, targets
 
 __all__ = [
     "HOUSE",
+    "NO_CALL",
     "TRAFFIC",
     "GroupCommit",
     "Query",
@@ -14,8 +16,11 @@ __all__ = [
     "aliases",
     "calls",
     "canaries",
+    "canonical",
     "cause",
+    "checkpoints",
     "events",
+    "house",
     "keys",
     "targets",
 ]

@@ -6,6 +6,8 @@ disk is busy: however many wait, the disk sees one commit after the other and no
 
 A group is a few statements, not one for each row: the interpreter's lock is given up and taken back once for each
 statement, and beside a busy event loop taking it back is what costs.
+
+Rows that are complete may be followed by an event each in a chain (`Chain`), written in their transaction.
 """
 
 from __future__ import annotations
@@ -29,10 +31,42 @@ _RETRY = 0.25  # seconds between tries while nothing can be written
 
 
 class Row(Protocol):
-    """What can be written: its values in the order of the table's columns."""
+    """What can be written: its values in the order of the table's columns, but for the one that names its event; and
+    ``actor``, by whom that event is."""
+
+    actor: str
 
     def values(self) -> tuple:
         """The values as they are now."""
+
+
+class Chain(Protocol):
+    """What makes the event that follows a complete row. It is used by the thread alone. ``column`` of the rows' table
+    takes the event's number, ``table`` the events."""
+
+    column: str
+    table: Table
+
+    def detail(self, row: tuple) -> str:
+        """What the event says of the row, which does not depend on where in the chain it comes to stand."""
+
+    def at(self, cursor: Any) -> Any:
+        """Where the chain ends, inside a transaction that no other writer can interleave with. Raises where it is not
+        as it was left."""
+
+    def link(self, head: Any, row: tuple, actor: str, detail: str) -> tuple[Any, int, tuple]:
+        """The event after ``head``: where the chain ends with it, its number, and its values."""
+
+    def left(self, head: Any) -> None:
+        """The chain was written as far as that."""
+
+
+class _Change(Struct):
+    """What is to be written of one row. ``detail`` is None as long as it is not complete."""
+
+    values: tuple
+    actor: str
+    detail: str | None
 
 
 class _Waiting(Struct):
@@ -52,15 +86,16 @@ class _Waiting(Struct):
 
 
 class GroupCommit:
-    """Rows of ``table``, by its primary key: inserted, or updated as long as ``until`` is null.
+    """Rows of ``table``, by its primary key: inserted, or updated as long as ``until`` is null; where it is not, an
+    event of ``chain`` follows the row, once.
 
     ``window`` is the number of seconds within which a row is written for which nobody waits.
     """
 
-    def __init__(self, store: Store, table: Table, until: str, window: float):
+    def __init__(self, store: Store, table: Table, until: str, window: float, chain: Chain):
         self.failing = ""  # why the last commit came to nothing; empty if it did not
         self._store = store
-        self._statements = _Statements(store, table, until)
+        self._statements = _Statements(store, table, until, chain)
         self._dbapi = store.engine.dialect.dbapi
         self._window = window
         self._changed: dict[Row, None] = {}
@@ -148,7 +183,8 @@ class GroupCommit:
 
     def _is_the_rows(self, error: Exception) -> bool:
         """Is it this row that cannot be written, whatever the disk does?"""
-        return isinstance(error, ValueError | OverflowError | self._dbapi.DataError | self._dbapi.IntegrityError)
+        values = ValueError | TypeError | KeyError | OverflowError
+        return isinstance(error, values | self._dbapi.DataError | self._dbapi.IntegrityError)
 
     def _note(self, failing: str) -> None:
         if bool(failing) != bool(self.failing):
@@ -159,10 +195,10 @@ class GroupCommit:
         self.failing = failing
 
     async def _write(self, rows: list[Row]) -> Exception | None:
-        values = [row.values() for row in rows]
-        return await self._loop.run_in_executor(self._thread, self._transact, values)
+        found = [(row.values(), row.actor) for row in rows]
+        return await self._loop.run_in_executor(self._thread, self._transact, found)
 
-    def _transact(self, rows: list[tuple]) -> Exception | None:
+    def _transact(self, rows: list[tuple[tuple, str]]) -> Exception | None:
         """In the thread: all of the rows in one transaction, or none and the reason."""
         try:
             if self._cursor is None:
@@ -189,33 +225,95 @@ class _Statements:
     """One statement for each power of two rows, so that few have to be prepared. They go to the driver itself:
     nobody waits for it but those whose answers wait for the disk."""
 
-    def __init__(self, store: Store, table: Table, until: str):
-        names = list(table.columns.keys())
+    def __init__(self, store: Store, table: Table, until: str, chain: Chain):
+        names = [name for name in table.columns.keys() if name != chain.column]  # noqa: SIM118 - no dict
+        self._until = names.index(until)
+        self._chain = chain
         (key,) = table.primary_key.columns.keys()
-        changes = ", ".join(f"{name} = excluded.{name}" for name in names if name != key)
+        self._rows = _Insert(
+            store, table, [*names, chain.column],
+            f" ON CONFLICT ({key}) DO UPDATE SET "
+            + ", ".join(f"{name} = excluded.{name}" for name in [*names, chain.column] if name != key)
+            + f" WHERE {table.name}.{until} IS NULL",
+        )  # fmt: skip
+        self._events = _Insert(store, chain.table, list(chain.table.columns.keys()), "")
+        self._begin = store.exclusively(chain.table)
+
+    def execute(self, cursor: Any, rows: list[tuple[tuple, str]]) -> None:
+        """Write the rows and the events that follow them, all or none."""
+        changes = [self._change(*row) for row in rows]
+        if all(change.detail is None for change in changes) and _is_one(len(changes)):
+            self._rows.execute(cursor, [(*change.values, None) for change in changes])  # is one transaction
+        elif not self._together(cursor, changes):
+            self._one_by_one(cursor, changes)
+
+    def _change(self, values: tuple, actor: str) -> _Change:
+        return _Change(values, actor, None if values[self._until] is None else self._chain.detail(values))
+
+    def _together(self, cursor: Any, changes: list[_Change]) -> bool:
+        """Write all of them, in few statements; nothing, and False, where one was complete on the disk before."""
+        head = self._open(cursor)
+        rows, events = [], []
+        for change in changes:
+            number = None
+            if change.detail is not None:
+                head, number, event = self._chain.link(head, change.values, change.actor, change.detail)
+                events.append(event)
+            rows.append((*change.values, number))
+        if self._rows.execute(cursor, rows) != len(rows):
+            cursor.execute("ROLLBACK")
+            return False
+        self._events.execute(cursor, events)
+        cursor.execute("COMMIT")
+        self._chain.left(head)
+        return True
+
+    def _one_by_one(self, cursor: Any, changes: list[_Change]) -> None:
+        """Write those that change something, each with its event."""
+        head = self._open(cursor)
+        for change in changes:
+            after, number, event = head, None, None
+            if change.detail is not None:
+                after, number, event = self._chain.link(head, change.values, change.actor, change.detail)
+            if self._rows.execute(cursor, [(*change.values, number)]) and event is not None:
+                self._events.execute(cursor, [event])
+                head = after
+        cursor.execute("COMMIT")
+        self._chain.left(head)
+
+    def _open(self, cursor: Any) -> Any:
+        for statement in self._begin:
+            cursor.execute(statement)
+        return self._chain.at(cursor)
+
+
+class _Insert:
+    """Rows into one table, in one statement for each power of two."""
+
+    def __init__(self, store: Store, table: Table, names: list[str], tail: str):
         mark = "?" if store.engine.dialect.paramstyle == "qmark" else "%s"
         self._row = f"({', '.join([mark] * len(names))})"
         self._head = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES "
-        self._tail = f" ON CONFLICT ({key}) DO UPDATE SET {changes} WHERE {table.name}.{until} IS NULL"
-        self._begin = "BEGIN IMMEDIATE" if store.engine.dialect.name == "sqlite" else "BEGIN"
+        self._tail = tail
 
-    def execute(self, cursor: Any, rows: list[tuple]) -> None:
-        """Write the rows, all or none."""
-        size = len(rows)
-        if size <= _LARGEST and size & size - 1 == 0:  # one statement is one transaction
-            cursor.execute(self._text(size), _flat(rows))
-            return
-        cursor.execute(self._begin)
-        start = 0
+    def execute(self, cursor: Any, rows: list[tuple]) -> int:
+        """Insert them; how many rows of the table that made or changed."""
+        start = changed = 0
         while start < len(rows):
             size = min(_LARGEST, 1 << (len(rows) - start).bit_length() - 1)
             cursor.execute(self._text(size), _flat(rows[start : start + size]))
+            changed += cursor.rowcount
             start += size
-        cursor.execute("COMMIT")
+        return changed
 
     @lru_cache(maxsize=16)  # noqa: B019 - as long as its writer lives
     def _text(self, size: int) -> str:
         return self._head + ", ".join([self._row] * size) + self._tail
+
+
+def _is_one(size: int) -> bool:
+    """Do so many rows fit into one statement?"""
+    return size <= _LARGEST and size & size - 1 == 0
 
 
 def _flat(rows: list[tuple]) -> tuple:

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import URL, Connection, Engine, MetaData, Select, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, MetaData, Select, Table, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from freehold.errors import StoreFailed
 from freehold.store import tables, traffic
+from freehold.store.canonical import canonical
 
-LATEST = "0005_energy"
+LATEST = "0006_audit"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -64,6 +65,26 @@ class Store:
     def reader(self) -> Connection:
         """A connection on which every statement stands alone, so that it always sees the latest commit."""
         return self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A connection on which every statement sees the database as it was at the first. Writers need not wait."""
+        if not self._file and self.url.get_backend_name() != "sqlite":
+            with self.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+                yield connection
+            return
+        with self.reader() as connection:
+            connection.exec_driver_sql("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.exec_driver_sql("ROLLBACK")
+
+    def exclusively(self, table: Table) -> tuple[str, ...]:
+        """The statements that begin a transaction beside which nobody else writes to the table; readers may go on."""
+        if self.engine.dialect.name == "sqlite":
+            return ("BEGIN IMMEDIATE",)
+        return ("BEGIN", f"LOCK TABLE {table.name} IN EXCLUSIVE MODE")
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
@@ -152,20 +173,25 @@ class Query:
 
     def __init__(self, connection: Connection, statement: Select):
         compiled = statement.compile(dialect=connection.dialect)
-        self._text, self._names = str(compiled), compiled.positiontup
+        self._text, self._names, self._fixed = str(compiled), compiled.positiontup, compiled.params
         self._connection = connection
         self._cursor = connection.connection.cursor()
 
     def first(self, **values: Any) -> tuple | None:
         """The first row, or None. Raises one of `Store.errors` if the database does not answer."""
-        given = tuple(values[name] for name in self._names) if self._names is not None else values
-        self._cursor.execute(self._text, given)
+        self._cursor.execute(self._text, self._given(values))
         return self._cursor.fetchone()
 
-    def every(self) -> list[tuple]:
-        """All rows of a statement without bind parameters. Raises as `first`."""
-        self._cursor.execute(self._text)
+    def every(self, **values: Any) -> list[tuple]:
+        """All rows. Raises as `first`."""
+        self._cursor.execute(self._text, self._given(values))
         return self._cursor.fetchall()
+
+    def _given(self, values: dict[str, Any]) -> Any:
+        """The values of all bind parameters: those that are given, and those that stand in the statement."""
+        if self._names is None:
+            return self._fixed | values
+        return tuple(values[name] if name in values else self._fixed[name] for name in self._names)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -182,10 +208,11 @@ def _shown(place: str | Path | URL) -> str:
 
 def _engine(url: URL, pragmas: tuple[str, ...]) -> Engine:
     if not url.drivername.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
+        return create_engine(url, pool_pre_ping=True, json_serializer=canonical)
     engine = create_engine(
-        url, poolclass=NullPool, connect_args={"isolation_level": None, "check_same_thread": False, "timeout": 10}
-    )
+        url, poolclass=NullPool, json_serializer=canonical,
+        connect_args={"isolation_level": None, "check_same_thread": False, "timeout": 10},
+    )  # fmt: skip
     event.listen(engine, "connect", lambda connection, _: _prepare_sqlite(connection, pragmas))
     event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -1,8 +1,10 @@
 """The tables as they are now. ``store/migrations`` holds the steps that lead here; a test compares the two."""
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, false
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, false, text
 
 metadata = MetaData()
+
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")  # SQLite's own row number, which is what makes it fast
 
 keys = Table(
     "keys",
@@ -37,20 +39,40 @@ calls = Table(
     Column("engine_ms", Float),  # for which it held its slot at an engine; null where nobody knows
     Column("alias", String),  # the name that was sent, where it was one
     Column("joules", Float),  # its part of what the machine drew; null where no counter says so
+    Column("event", BigInteger),  # in the chain, which settled it; null as long as it is open, and where it is older
     Index("calls_by_time", "opened_at"),
 )
+
+NO_CALL = text("act <> 'call.settled'")
 
 events = Table(
     "events",
     metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("seq", _NUMBER, primary_key=True, autoincrement=False),
     Column("at", Float, nullable=False),
     Column("actor", String, nullable=False),
     Column("act", String, nullable=False),
     Column("subject", String, nullable=False),
     Column("detail", JSON, nullable=False),
     Column("previous", String, nullable=False),
-    Column("hash", String, nullable=False, unique=True),
+    Column("hash", String, nullable=False),
+    Index("events_acts", "act", sqlite_where=NO_CALL, postgresql_where=NO_CALL),  # the few among very many
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("seq", _NUMBER, primary_key=True, autoincrement=False),  # of the event that was the head
+    Column("at", Float, nullable=False),
+    Column("key", String, nullable=False),  # the public key that signed it, in base64
+    Column("envelope", String, nullable=False),
+)
+
+house = Table(
+    "house",
+    metadata,
+    Column("id", String, primary_key=True),  # the one row: whose chain this is
+    Column("salt", String, nullable=False),  # of the hashes of names in the chain
 )
 
 aliases = Table(

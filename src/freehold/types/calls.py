@@ -108,7 +108,8 @@ class Settlement(Struct, frozen=True):
 
 class Call(Struct, frozen=True):
     """One entry of the ledger, in the order of its columns. It holds no text of the prompt or of the answer. ``alias``
-    is the name that was asked for, where it was one, and ``model`` the model's own."""
+    is the name that was asked for, where it was one, and ``model`` the model's own; ``event`` the number of the event
+    that settled it, None where it is older than those."""
 
     id: str
     opened_at: float
@@ -129,10 +130,11 @@ class Call(Struct, frozen=True):
     engine_ms: float | None = None
     alias: str | None = None
     joules: float | None = None
+    event: int | None = None
 
 
 class Event(Struct, frozen=True):
-    """One act in the audit chain: who did what to which thing."""
+    """One event of the audit chain: who did what to which thing, or how a call ended."""
 
     seq: int
     at: float

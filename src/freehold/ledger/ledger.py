@@ -6,15 +6,15 @@ byte is sent when its settled entry is on the disk, and a stream's first when it
 an entry is handed to the disk within `WINDOW` seconds, and waits for a commit that is under way. Either way, as
 long as the ledger cannot be written nothing is served.
 
-Acts (a key made, a model admitted, a proof run) are events in one append-only sequence. Each event's hash
-covers its content and the hash of the event before it (`digest`), so that none can be changed, inserted, moved
-or removed from among the others without `verify` naming the first that does not fit. Events cut off at the end
-are found only against a head that was kept elsewhere.
+Acts (a key made, a model admitted, a proof run) and settlements of calls are events in one append-only sequence. Each
+event's hash covers its content and the hash of the event before it (`chain`), so that none can be changed, inserted,
+moved or removed from among the others without `verify` naming the first that does not fit, and no call's row without
+its event saying so. Events cut off at the end are found against a checkpoint (`audit`) that was kept elsewhere.
 """
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import math
 import random
 import time
@@ -22,15 +22,18 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import msgspec
-from msgspec import Struct
-from sqlalchemy import Connection, case, func, insert, select, update
+from sqlalchemy import Connection, case, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from freehold.errors import Unaccountable
-from freehold.store import GroupCommit, Store, calls, cause, events
+from freehold.errors import CannotDo, Unaccountable
+from freehold.ledger import chain, house
+from freehold.ledger.chain import Head, Links
+from freehold.ledger.knocks import Knocks
+from freehold.ledger.settled import Details
+from freehold.ledger.verify import Verification, verify
+from freehold.store import NO_CALL, GroupCommit, Store, calls, cause, events
 from freehold.types import Call, Caller, Event, Kind, Outcome, Settlement
 
-GENESIS = "sha256:" + "0" * 64
 WINDOW = 0.05  # seconds that an entry may be in memory alone while nobody waits for it
 _PAGE = 5_000  # calls in memory at once
 
@@ -43,10 +46,21 @@ def new_id(prefix: str) -> str:
 class Entry:
     """One call's entry. It is open until it is settled, once."""
 
-    __slots__ = ("_commits", "_leaves", "_opened_at", "_settlement", "_strict", "_void", "caller", "id", "kind")
+    __slots__ = (
+        "_commits",
+        "_leaves",
+        "_opened_at",
+        "_settlement",
+        "_strict",
+        "_void",
+        "actor",
+        "caller",
+        "id",
+        "kind",
+    )
 
     def __init__(self, commits: GroupCommit, strict: bool, call_id: str, caller: Caller, kind: Kind):
-        self.id, self.caller, self.kind = call_id, caller.name, kind.value
+        self.id, self.actor, self.caller, self.kind = call_id, caller.id, caller.name, kind.value
         self._opened_at = time.time()
         self._settlement: Settlement | None = None
         self._commits, self._strict, self._void, self._leaves = commits, strict, False, False
@@ -103,7 +117,7 @@ class Entry:
         return f"The ledger's entry {self.id}"
 
     def values(self) -> tuple:
-        """The row, in the order of the table's columns; see `store.Row`."""
+        """The row, in the order of `settled.COLUMNS`."""
         opened = (self.id, self._opened_at, self.caller, self.kind)
         end = self._settlement
         if end is None:
@@ -116,15 +130,6 @@ class Entry:
         )  # fmt: skip
 
 
-class Verification(Struct, frozen=True):
-    """What `Ledger.verify` found: whether the chain holds, how long it is, its head, and what is wrong."""
-
-    holds: bool
-    events: int
-    head: str
-    problem: str = ""
-
-
 class Ledger:
     """Calls and events of one store. `start` is needed before calls can be opened."""
 
@@ -132,19 +137,25 @@ class Ledger:
         self._store = store
         self._commits: GroupCommit | None = None
         self._strict = True
+        self._knocks: Knocks | None = None
+        self._details: Details | None = None
 
     def start(self, durability: str = "strict") -> int:
         """Take calls in the running event loop; settle what a crash left open. Returns how many it left."""
         with self._store.write() as connection:
-            left = connection.execute(
-                update(calls).where(calls.c.outcome.is_(None)).values(outcome=Outcome.INTERRUPTED.value)
-            ).rowcount
+            details = Details(house.found(connection).salt)
+            left = house.settle_open(connection, details)
         self._strict = durability == "strict"
-        self._commits = GroupCommit(self._store, calls, "outcome", WINDOW * 0.8)  # the rest is for the commit itself
+        self._details, self._knocks = details, Knocks(self.record)
+        rest = WINDOW * 0.8  # the other fifth is for the commit itself
+        self._commits = GroupCommit(self._store, calls, "outcome", rest, Links(details))
         return left
 
     async def stop(self) -> None:
         """Write what is left, and take no more calls."""
+        if self._knocks:
+            knocks, self._knocks = self._knocks, None
+            await asyncio.to_thread(knocks.close)
         if self._commits:
             commits, self._commits = self._commits, None
             await commits.close()
@@ -227,49 +238,81 @@ class Ledger:
         """
         try:
             with self._store.write() as connection:
+                chain.alone(connection)
                 if with_it:
                     with_it(connection)
-                return _append(connection, act, subject, actor, detail or {})
+                return chain.append(connection, act, subject, actor, detail or {})
         except SQLAlchemyError as error:
             raise Unaccountable(f"The audit chain cannot be written: {cause(error)}.") from None
 
-    def events(self) -> Iterator[Event]:
-        """Every event, oldest first."""
+    def failed_login(self, why: str, subject: str, sent: str) -> None:
+        """Somebody came with a key that does not count: enter it, if not too many are entered already. ``sent`` is the
+        hash of the key that was sent; a salted hash of it tells one stranger from another. Where no server runs in this
+        process, nothing is entered."""
+        if self._knocks and self._details:
+            self._knocks.note(why, subject, self._details.pseudonym(sent))
+
+    def latest(self, act: str) -> Event | None:
+        """The last event of an act that is no call's."""
         with self._store.reader() as connection:
-            for row in connection.execute(select(events).order_by(events.c.seq)).mappings():
-                yield Event(**row)
+            wanted = select(events).where(NO_CALL, events.c.act == act).order_by(events.c.seq.desc()).limit(1)
+            row = connection.execute(wanted).first()
+        return Event(*row) if row else None
 
-    def verify(self) -> Verification:
-        """Walk the chain from its start and name the first event that does not fit."""
-        head, count = GENESIS, 0
-        for expected, event in enumerate(self.events(), start=1):
-            if problem := _problem(event, expected, head):
-                return Verification(False, count, head, problem)
-            head, count = event.hash, expected
-        return Verification(True, count, head)
+    def events(self, act: str = "", *, since: int = 1, calls: bool = True) -> Iterator[Event]:
+        """Every event from number ``since`` on, oldest first: of one act, or without the calls', or all. A page at a
+        time."""
+        wanted = select(events).order_by(events.c.seq).limit(_PAGE)
+        if act and act != chain.SETTLED:
+            wanted = wanted.where(NO_CALL, events.c.act == act)
+        elif act:
+            wanted = wanted.where(events.c.act == act)
+        elif not calls:
+            wanted = wanted.where(NO_CALL)
+        after = since - 1
+        while True:
+            with self._store.reader() as connection:
+                page = connection.execute(wanted.where(events.c.seq > after)).all()
+            for row in page:
+                yield Event(*row)
+            if len(page) < _PAGE:
+                return
+            after = page[-1].seq
 
+    def last_events(self, number: int, *, since: int = 1, calls: bool = True) -> list[Event]:
+        """The last so many events from number ``since`` on, oldest first."""
+        wanted = select(events).where(events.c.seq >= since).order_by(events.c.seq.desc()).limit(number)
+        with self._store.reader() as connection:
+            found = connection.execute(wanted if calls else wanted.where(NO_CALL)).all()
+        return [Event(*row) for row in reversed(found)]
 
-def digest(event: Event) -> str:
-    """The hash of an event: SHA-256 of the UTF-8 JSON, keys sorted and without spaces, of every field but
-    ``hash``."""
-    content = {field: getattr(event, field) for field in event.__struct_fields__ if field != "hash"}
-    return "sha256:" + hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
+    def head(self) -> Head:
+        """The number and the hash of the last event."""
+        with self._store.reader() as connection:
+            last = connection.execute(
+                select(events.c.seq, events.c.hash).order_by(events.c.seq.desc()).limit(1)
+            ).first()
+        return (last.seq, last.hash) if last else chain.START
 
+    def head_at(self, at: float) -> Head:
+        """The last event before the first that is later than a moment."""
+        with self._store.reader() as connection:
+            later = connection.execute(select(func.min(events.c.seq)).where(events.c.at > at)).scalar()
+            if later is None:
+                return self.head()
+            wanted = select(events.c.seq, events.c.hash).where(events.c.seq == later - 1)
+            last = connection.execute(wanted).first()
+        return (last.seq, last.hash) if last else chain.START
 
-def _append(connection: Connection, act: str, subject: str, actor: str, detail: dict[str, Any]) -> Event:
-    last = connection.execute(select(events.c.seq, events.c.hash).order_by(events.c.seq.desc()).limit(1)).first()
-    seq, previous = (last.seq + 1, last.hash) if last else (1, GENESIS)
-    event = Event(seq, time.time(), actor, act, subject, detail, previous, "")
-    event = msgspec.structs.replace(event, hash=digest(event))
-    connection.execute(insert(events).values(msgspec.structs.asdict(event)))
-    return event
+    def pseudonym(self, name: str) -> str:
+        """The salted hash under which a caller's name stands in the chain. A call's row may have it in place of the
+        name, and still agrees with its event. Raises CannotDo as long as no server has started here."""
+        with self._store.reader() as connection:
+            known = house.find(connection)
+        if known is None:
+            raise CannotDo("This home's chain has no salt yet.", hint="'freehold up' makes it at its first start.")
+        return Details(known.salt).pseudonym(name)
 
-
-def _problem(event: Event, expected: int, head: str) -> str:
-    if event.seq != expected:
-        return f"event {expected} is missing: after {expected - 1} comes {event.seq}"
-    if event.previous != head:
-        return f"event {event.seq} does not follow event {event.seq - 1}: it names another predecessor"
-    if event.hash != digest(event):
-        return f"event {event.seq} ({event.act} {event.subject}) was changed: its hash does not fit its content"
-    return ""
+    def verify(self, **how: Any) -> Verification:
+        """Walk the chain, and the calls with it; name the first that does not fit. ``how``: see `verify.verify`."""
+        return verify(self._store, **how)
