@@ -2,7 +2,7 @@
 
 from freehold.store.commits import GroupCommit
 from freehold.store.database import HOUSE, TRAFFIC, Query, Schema, Store, cause
-from freehold.store.tables import aliases, calls, canaries, events, keys, targets
+from freehold.store.tables import aliases, calls, canaries, events, keys, limits, memberships, targets, teams
 
 __all__ = [
     "HOUSE",
@@ -17,5 +17,8 @@ __all__ = [
     "cause",
     "events",
     "keys",
+    "limits",
+    "memberships",
     "targets",
+    "teams",
 ]

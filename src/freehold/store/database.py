@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 from freehold.errors import StoreFailed
 from freehold.store import tables, traffic
 
-LATEST = "0005_energy"
+LATEST = "0005_policy"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
