@@ -86,6 +86,8 @@ def _show(parts: Parts, arguments: argparse.Namespace) -> int:
     rows = [_row(name, value, known.get(name)) for name, value in msgspec.to_builtins(held).items()]
     local.table(rows, ("LIMIT", "MOST", "USED", "LEFT", "RESETS"))
     print("Used is what the ledger has as settled; what calls in hand have reserved is at /admin/limits.")
+    if of.kind == limits.KEY and (team := parts.keys.get(of.id).team):
+        print(local.plain(f"It is in the team {team}, whose limits hold too: 'freehold limits show --team {team}'."))
     return 0
 
 

@@ -1,5 +1,5 @@
-"""Teams of keys. A key is in one team at most, and each of its calls is on the team that it was in then. A team can have
-limits of its own ('freehold limits set --team'), which hold for all of its keys together."""
+"""Teams of keys. A key is in one team at most, and each of its calls is on the team that it was in then. A team can
+have limits of its own ('freehold limits set --team'), which hold for all of its keys together."""
 
 from __future__ import annotations
 
