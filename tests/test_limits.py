@@ -66,7 +66,7 @@ def test_two_hundred_at_once_do_not_race_past_a_budget(fake, path):
     """On every surface: what the engine counts for them stays within it, some are answered and the rest are told; then
     one after the other the budget can be used to within one reservation, and nothing stays held."""
     name = f"crowd {path}"
-    key, most = new_key(fake, name), 2500
+    key, most = new_key(fake, name), 1500
     limit(fake, name, "--tokens-per-day", str(most))
     script = json.dumps({"tokens": 20, "each_ms": 4}) if "embed" not in path else "word " * 24
     body = SURFACES[path](script, 20)
@@ -77,6 +77,7 @@ def test_two_hundred_at_once_do_not_race_past_a_budget(fake, path):
     assert 0 < counted(fake, name) <= most
     used = standing(fake, key)["tokens_per_day"]
     assert (used["used"], used["held"]) == (counted(fake, name), 0)
+    body = SURFACES[path](json.dumps({"tokens": 20}) if "embed" not in path else script, 20)
     while ask(fake, path, body, key=key)[0] == 200:
         pass
     left = most - counted(fake, name)
@@ -202,6 +203,8 @@ def test_a_restart_forgets_nothing(tmp_path, tiny_model):
         assert [used["used"] for one in yours for used in one["used"]] == [counted(server, "bob")] * 2
         shown = json.loads(server.cli("limits", "show", "bob", "--json").stdout)["used"]
         assert shown[0]["used"] == counted(server, "bob")
+        by_team = json.loads(server.cli("ledger", "--by", "team", "--json").stdout)["rows"]
+        assert {row["key"]: row["calls"] for row in by_team} == {"dev": 5}
 
 
 def test_a_budget_of_money_is_held_by_the_price_of_the_model(tmp_path, tiny_model):
@@ -427,7 +430,9 @@ def test_limits_that_cannot_be_are_refused_with_a_sentence(fake, body, status, s
     [
         (("--tokens-per-day", "-5"), "less than nothing"),
         (("--money-per-day", "nan"), "no number"),
-        (("--money-per-day", "inf"), "no number"),
+        (("--money-per-day", "inf"), "10^12"),
+        (("--tokens-per-day", "9" * 400), "10^15"),
+        (("--tokens-per-day", "-" + "9" * 400), "less than nothing"),
         (("--calls-at-once", "1.5"), "no number"),
         (("--calls-at-once", "9" * 30), "10^15"),
         (("--models", ","), ""),

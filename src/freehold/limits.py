@@ -30,6 +30,7 @@ NONE = Limits()
 FIELDS = tuple(field.name for field in msgspec.structs.fields(Limits))
 _LOOK, _REMEMBER = 0.1, 1.0  # seconds
 _ROWS = select(limits.c.kind, limits.c.id, limits.c.says, limits.c.at, limits.c.by)
+_MOST, _MOST_MONEY = 10**15, 10**12
 _LONGEST = 100  # characters of a team's name, or models in a list
 
 
@@ -268,19 +269,22 @@ def checked(said: Mapping[str, Any]) -> Limits:
             raise CannotDo(f"There is no limit {shown(name)!r}.", hint=f"There are: {', '.join(FIELDS)}.")
         if name == "models" or value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
             raise CannotDo(f"{name} is {shown(str(value))}, which is no number.", hint="Give a number; 0 is no limit.")
         if value < 0:
-            raise CannotDo(f"{name} is {value:g}, and nobody can have less than nothing.", hint="0 is no limit.")
+            raise CannotDo(f"{name} is negative, and nobody can have less than nothing.", hint="0 is no limit.")
+        if value > (_MOST_MONEY if name.startswith("money") else _MOST):
+            raise CannotDo(
+                f"{name} is beyond all reason.",
+                hint="At most 10^15 calls or tokens, and 10^12 of money; 0 is no limit.",
+            )
         if not name.startswith("money") and value != int(value):
             raise CannotDo(f"{name} is {value:g}, and calls and tokens are counted whole.", hint="Give a whole number.")
     _check_models(said.get("models"))
     try:
         return msgspec.convert(dict(said), Limits, strict=False)
     except msgspec.ValidationError as error:
-        raise CannotDo(
-            f"The limits cannot be: {error}.", hint="At most 10^15 calls or tokens, and 10^12 of money; 0 is no limit."
-        ) from None
+        raise CannotDo(f"The limits cannot be: {error}.", hint="'freehold limits set --help' lists them.") from None
 
 
 def merged(own: Limits, under: Limits) -> Limits:
