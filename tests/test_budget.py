@@ -120,7 +120,8 @@ def test_the_books_read_the_month_once_and_count_from_then_on():
         def spends(since):
             asked.append(since)
             time.sleep(0.05)
-            return [spend("old", now, 40), spend("in hand", now, 7), spend("owner's", now, 3, None, None)]
+            return [spend("old", now, 40), spend("in hand", now, 7), spend("owner's", now, 3, OWNER, None),
+                    spend("nobody's", now, 5, None, None)]  # fmt: skip
 
         books = Books(spends, lambda one: one.prompt / 10)
         assert not books.counts and not books.knows(now, money=False)

@@ -14,7 +14,7 @@ from freehold.auth import KeyRing
 from freehold.config import CallerSettings
 from freehold.errors import CannotDo, Unaccountable
 from freehold.ledger import Ledger
-from freehold.limits import KEY, NONE, TEAM, Rules, Standing, Teams, as_limits, checked, merged
+from freehold.limits import KEY, NONE, OWNER, TEAM, Rules, Standing, Teams, as_limits, checked, merged
 from freehold.store import Store, calls
 from freehold.teams import Office
 from freehold.types import Caller, Limits, Role, Subject
@@ -526,7 +526,7 @@ def put_call(connection, id: str, when: float, caller: str, tokens: int, **more)
 
 
 def test_a_call_of_the_ledger_is_on_the_key_and_the_team_of_its_time(tmp_path):
-    """A name that was given anew is another key; a call stays on the team that its key was in. So is a sum by team."""
+    """A name that was given anew is another key; a call stays on the team that its key was in, in sums too."""
     with open_store(tmp_path / "x.db") as (store, rules, keys, office):
         office.add("dev", actor="me")
         office.add("ops", actor="me")
@@ -547,13 +547,30 @@ def test_a_call_of_the_ledger_is_on_the_key_and_the_team_of_its_time(tmp_path):
         found = {spend.id: (spend.key, spend.team, spend.prompt) for spend in rules.spends(6.0)}
         assert found == {
             "c1": (first.id, "dev", 1), "c2": (first.id, "ops", 2), "c3": (second.id, None, 3),
-            "owner's": (None, None, 9),
+            "owner's": (OWNER, None, 9),
         }  # fmt: skip
         assert [spend.id for spend in rules.spends(0.0, Subject(TEAM, "ops"))] == ["c2"]
         assert [spend.id for spend in rules.spends(0.0, Subject(KEY, second.id))] == ["c3"]
         team_of = Teams(store).at()
         assert [team_of("bob", when) for when in (one, two, three)] == ["dev", "ops", ""]
         assert team_of("nobody", one) == ""
+
+
+def test_a_clock_that_was_set_back_after_a_key_was_made_takes_no_call_from_it(tmp_path):
+    """Nor from its team: a restart would give back what was used. A second key of the name has its own."""
+    with open_store(tmp_path / "x.db") as (store, rules, keys, office):
+        office.add("dev", actor="me")
+        first, _ = keys.create("bob", Role.MEMBER, actor="me", team="dev")
+        with store.write() as connection:
+            put_call(connection, "c1", time.time() - 3600, "bob", 1)
+        (found,) = rules.spends(0.0)
+        assert (found.key, found.team) == (first.id, "dev")
+        assert Teams(store).at()("bob", time.time() - 3600) == "dev"
+        keys.revoke("bob", actor="me")
+        second, _ = keys.create("bob", Role.MEMBER, actor="me")
+        with store.write() as connection:
+            put_call(connection, "c2", time.time(), "bob", 1)
+        assert {spend.id: spend.key for spend in rules.spends(0.0)} == {"c1": first.id, "c2": second.id}
 
 
 def test_what_is_remembered_of_limits_is_found_changed(tmp_path):

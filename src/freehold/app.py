@@ -32,7 +32,7 @@ from freehold.api.admin import Admin
 from freehold.api.http import Server
 from freehold.api.people import People
 from freehold.api.router import Router
-from freehold.auth import OWNER_NAME, KeyRing
+from freehold.auth import KeyRing
 from freehold.budget import Account, Books, month
 from freehold.config import LimitsSettings, ServerSettings, Settings
 from freehold.engine.base import Engine
@@ -46,7 +46,7 @@ from freehold.errors import BadConfig, BadModel, CannotDo, ModelNotFound, PortTa
 from freehold.home import Home, Running
 from freehold.lease import Leases
 from freehold.ledger import Ledger
-from freehold.limits import Rules, Spend
+from freehold.limits import OWNER_NAME, Rules, Spend
 from freehold.prices import PriceList, Tariff, charge
 from freehold.results import Results
 from freehold.samples import Samples

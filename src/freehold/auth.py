@@ -17,12 +17,11 @@ from sqlalchemy import Connection, and_, bindparam, insert, select, update
 from freehold import limits
 from freehold.errors import CannotDo, Forbidden, Unaccountable, Unauthenticated
 from freehold.ledger import Ledger, new_id
-from freehold.limits import OWNER
+from freehold.limits import OWNER, OWNER_NAME
 from freehold.store import Query, Store, cause, keys, memberships, teams
 from freehold.types import Caller, Role
 
 PREFIX = "fh_"
-OWNER_NAME = "this machine's owner"
 _REMEMBER = 1.0  # seconds
 _LATEST = 253_402_300_800.0  # the year 10000
 _ROLES = frozenset(Role)
@@ -161,7 +160,7 @@ class KeyRing:
                 )
             connection.execute(insert(keys).values(row))
             if team:
-                limits.join(connection, key.id, team)
+                limits.join(connection, key.id, team, from_the_start=True)
 
         detail = {"name": name, "role": key.role}
         detail |= {"team": team} if team else {}

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from freehold.errors import Forbidden
-from freehold.limits import KEY, OWNER, TEAM, Spend
+from freehold.limits import KEY, TEAM, Spend
 from freehold.types import Kind, Limits, Request, Subject, Used
 
 MINUTE, DAY = 60.0, 86_400  # seconds
@@ -209,7 +209,7 @@ class Books:
                 continue
             tokens, day = spend.prompt + spend.completion, int(spend.at // DAY)
             money = self._price(spend) if self.counts_money else 0.0
-            payers = [Subject(KEY, spend.key or OWNER), *([Subject(TEAM, spend.team)] if spend.team else [])]
+            payers = [Subject(kind, id) for kind, id in ((KEY, spend.key), (TEAM, spend.team)) if id]
             for payer in payers:
                 days = found.setdefault(payer, {})
                 before = days.get(day, Need(0))

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from freehold.config import CallerSettings
@@ -25,7 +25,7 @@ from freehold.store import Query, Store, calls, cause, keys, limits, memberships
 from freehold.types import Allowance, Caller, Kind, Limits, Subject, Team
 
 KEY, TEAM = "key", "team"
-OWNER = "local"  # the id of this machine's owner, of whose key the database knows nothing
+OWNER, OWNER_NAME = "local", "this machine's owner"  # of whose key the database knows nothing
 NONE = Limits()
 FIELDS = tuple(field.name for field in msgspec.structs.fields(Limits))
 _LOOK, _REMEMBER = 0.1, 1.0  # seconds
@@ -147,10 +147,15 @@ class Rules:
 
     def spends(self, since: float, of: Subject | None = None) -> Iterator[Spend]:
         """The calls that were opened since a time and are settled, each with the key and the team that it is on: those
-        that had the caller's name then. Names are unique among live keys, so there is one at most. Not in any order;
-        ``of`` leaves those of one key or team alone. Raises Unaccountable."""
+        that had the caller's name then. Names are unique among live keys, so there is one at most; the first key of a
+        name has had it for ever, since the clock may have been set back after it was made. Not in any order; ``of``
+        leaves those of one key or team alone. Raises Unaccountable."""
+        earlier = keys.alias()
+        is_first = ~exists().where(earlier.c.name == keys.c.name, earlier.c.created_at < keys.c.created_at).correlate(
+            keys
+        )
         then = and_(
-            keys.c.name == calls.c.caller, keys.c.created_at <= calls.c.opened_at,
+            keys.c.name == calls.c.caller, or_(keys.c.created_at <= calls.c.opened_at, is_first),
             or_(keys.c.revoked_at.is_(None), calls.c.opened_at < keys.c.revoked_at),
         )  # fmt: skip
         member = and_(
@@ -158,7 +163,7 @@ class Rules:
             or_(memberships.c.until.is_(None), calls.c.opened_at < memberships.c.until),
         )  # fmt: skip
         wanted = select(
-            calls.c.id, calls.c.opened_at, keys.c.id, memberships.c.team, calls.c.model, calls.c.alias,
+            calls.c.id, calls.c.opened_at, calls.c.caller, keys.c.id, memberships.c.team, calls.c.model, calls.c.alias,
             calls.c.left_the_house, calls.c.prompt_tokens, calls.c.completion_tokens, calls.c.cached_tokens,
         ).select_from(calls.join(keys, then, isouter=True).join(memberships, member, isouter=True))  # fmt: skip
         wanted = wanted.where(
@@ -170,7 +175,8 @@ class Rules:
         try:
             with self._store.reader() as connection:
                 for row in connection.execution_options(stream_results=True).execute(wanted):
-                    id, at, key, team, model, alias, left, prompt, completion, cached = row
+                    id, at, caller, key, team, model, alias, left, prompt, completion, cached = row
+                    key = OWNER if caller == OWNER_NAME else key
                     yield Spend(id, at, key, team, model or "", alias or "", bool(left), prompt, completion, cached)
         except SQLAlchemyError as error:
             raise Unaccountable(f"What was used cannot be read: {cause(error)}.") from None
@@ -199,10 +205,13 @@ class Teams:
             keys.c.name, keys.c.created_at, keys.c.revoked_at, memberships.c.since, memberships.c.until,
             memberships.c.team,
         ).join(memberships, memberships.c.key == keys.c.id)  # fmt: skip
+        first = select(keys.c.name, func.min(keys.c.created_at)).group_by(keys.c.name)
         with self._store.reader() as connection:
+            begun = dict(connection.execute(first).all())
             for name, made, revoked, since, until, team in connection.execute(wanted):
                 ends = [end for end in (revoked, until) if end is not None]
-                spans.setdefault(name, []).append((max(made, since), min(ends, default=math.inf), team))
+                begins = since if made == begun[name] else max(made, since)
+                spans.setdefault(name, []).append((begins, min(ends, default=math.inf), team))
         return lambda name, at: next((team for begun, end, team in spans.get(name, ()) if begun <= at < end), "")
 
 
@@ -238,11 +247,11 @@ def remove_team(connection: Connection, name: str) -> None:
     put(connection, Subject(TEAM, name), NONE, "")
 
 
-def join(connection: Connection, key: str, team: str) -> None:
+def join(connection: Connection, key: str, team: str, *, from_the_start: bool = False) -> None:
     """Put a key into a team, and out of the one that it was in; '' puts it into none. Raises CannotDo."""
     if team:
         check_team(connection, team)
-    now = time.time()
+    now = 0.0 if from_the_start else time.time()
     still = and_(memberships.c.key == key, memberships.c.until.is_(None))
     connection.execute(update(memberships).where(still).values(until=now))
     if team:
