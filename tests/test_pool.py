@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from freehold.config import CallerSettings, PoolSettings, QueueSettings
+from freehold.budget import Books
+from freehold.config import CallerSettings, CostSettings, PoolSettings, QueueSettings
 from freehold.engine.pool import Pool
 from freehold.errors import (
     BadModel,
@@ -19,6 +20,8 @@ from freehold.errors import (
     Unsupported,
 )
 from freehold.lease import Leases
+from freehold.limits import Standing, as_limits
+from freehold.prices import PriceList, Tariff
 from freehold.types import ADAPTER, Caller, EngineState, Kind, Manifest, Request, Role, SeatView
 
 ANN, BOB = (Caller(f"key_{name}", name, Role.MEMBER) for name in ("ann", "bob"))
@@ -85,7 +88,8 @@ class House:
         self.made = 0
         settings = PoolSettings(**{"memory_bytes": 25, "stay_seconds": 0} | pool)
         self.pool = Pool(self, settings, QueueSettings(**queue or {}))
-        self.leases = Leases(self.pool, CallerSettings(**callers or {}))
+        standing = Standing({}, as_limits(CallerSettings(**callers or {})))
+        self.leases = Leases(self.pool, lambda: standing, Books(), Tariff(PriceList(CostSettings())))
 
     def base(self, adapter):
         return next(model for model in MODELS.values() if model.digest == adapter.base)
@@ -104,10 +108,10 @@ class House:
 
     @asynccontextmanager
     async def take(self, caller=ANN, model="a", kind=Kind.CHAT, n=1):
-        lease = self.leases.begin(caller)
+        lease = self.leases.begin("req_1", caller, kind)
         try:
             wanted = MODELS[model] if isinstance(model, str) else model
-            await lease.take("req_1", Request(kind, wanted.name, {"n": n}), wanted)
+            await lease.take(Request(kind, wanted.name, {"n": n}), wanted)
             yield lease
         finally:
             lease.release()

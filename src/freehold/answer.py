@@ -84,16 +84,17 @@ async def answer(
     entry = house.ledger.open(call_id, caller, kind)
     try:
         await entry.begin()
-        lease = house.leases.begin(caller)
+        lease = house.leases.begin(call_id, caller, kind)
         request = read(partial(_aim, house, tally, call_id, caller, kind))
         tally.model, tally.stream = request.model, request.stream
-        decision = policy.decide(caller, request)
+        decision = policy.decide(caller, request, lease.limits)
         if not decision.allowed:
             raise Forbidden(decision.reason)
+        request = policy.within(request, lease.limits)
         way = _route(house, request)
         tally.manifest = way.model
         tap = house.tap(caller, request)
-        await lease.take(call_id, request, way.model)
+        await lease.take(request, way.model)
         reply = tally.reply = lease.ask(request)
         if way.upstream:
             await entry.leaves()
@@ -126,7 +127,7 @@ async def answer(
                 await tally.reply.close()
         finally:  # whatever happens, a second cancellation too
             if lease is not None:
-                lease.release()
+                lease.release(tally.outcome)
                 tally.ticket = lease.ticket
             settlement = tally.settlement()
             entry.settle(settlement)

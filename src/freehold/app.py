@@ -31,12 +31,14 @@ from freehold.aliases import Aliases
 from freehold.answer import House, Models
 from freehold.api.admin import Admin
 from freehold.api.http import Server
+from freehold.api.people import People
 from freehold.api.router import Router
 from freehold.auth import KeyRing
+from freehold.budget import Account, Books, month
 from freehold.config import LimitsSettings, ServerSettings, Settings
 from freehold.engine.base import Engine
 from freehold.engine.fake import FakeEngine
-from freehold.engine.llamacpp import LlamaCpp
+from freehold.engine.llamacpp import LlamaCpp, context_of
 from freehold.engine.pool import Pool
 from freehold.engine.power import meter
 from freehold.engine.remote import Relay, RemoteEngine, relaying
@@ -45,10 +47,13 @@ from freehold.errors import BadConfig, BadModel, CannotDo, ModelNotFound, PortTa
 from freehold.home import Home, Running
 from freehold.lease import Leases
 from freehold.ledger import Audit, Ledger
+from freehold.limits import OWNER_NAME, Rules, Spend
+from freehold.prices import PriceList, Tariff, charge
 from freehold.results import Results
 from freehold.samples import Samples
 from freehold.store import TRAFFIC, Store, canonical
 from freehold.task import Tasks
+from freehold.teams import Office
 from freehold.traffic import heard
 from freehold.traffic.capture import Capture
 from freehold.types import (
@@ -60,13 +65,17 @@ from freehold.types import (
     EngineState,
     Kind,
     Layer,
+    Limits,
     Manifest,
     Progress,
+    Request,
     Role,
     Score,
     Split,
+    Subject,
     Task,
     TuningRun,
+    Used,
 )
 from freehold.vault import SERVED, Vault
 
@@ -114,6 +123,7 @@ class Parts(Struct):
     vault: Vault
     aliases: Aliases
     audit: Audit
+    rules: Rules
     _traffic: Store | None = None
 
     @property
@@ -137,6 +147,27 @@ class Parts(Struct):
     def tasks(self) -> Tasks:
         """The tasks' files."""
         return Tasks(self.home.tasks)
+
+    @property
+    def office(self) -> Office:
+        """Where teams are made and limits are set."""
+        return Office(self.store, self.ledger, self.rules)
+
+    def used(self, of: Subject, limits: Limits, at: float) -> list[Used]:
+        """How far the budgets of a key or team are used by what the ledger has as settled. Raises Unaccountable."""
+        account, price = Account(), _price(self.tariff)
+        for spend in self.rules.spends(month(at), of) if limits.has_budget else ():
+            money = price(spend) if limits.has_money else 0.0
+            account.count(spend.at, spend.prompt + spend.completion, money)
+        return list(account.budgets(limits, at))
+
+    @property
+    def tariff(self) -> Tariff:
+        """What tokens count for in budgets of money. Raises BadConfig."""
+        others = {
+            name: (there, one.settings.url) for one in all_of(self.settings) for name, there in one.models.items()
+        }
+        return Tariff(PriceList(self.settings.cost), others)
 
     @property
     def desk(self) -> promote.Desk:
@@ -278,9 +309,11 @@ class Parts(Struct):
 def parts(home: Home, settings: Settings) -> Iterator[Parts]:
     """Open a home. Raises StoreFailed if its database cannot be opened."""
     store = Store(settings.database or home.database)
-    ledger = Ledger(store)
-    audit = Audit(store, ledger, home.signing_key, home.folder, settings.audit)
-    opened = Parts(home, settings, store, ledger, KeyRing(store, ledger), Vault(home.vault), Aliases(store), audit)
+    ledger, rules = Ledger(store), Rules(store, settings.callers)
+    opened = Parts(
+        home, settings, store, ledger, KeyRing(store, ledger), Vault(home.vault), Aliases(store),
+        Audit(store, ledger, home.signing_key, home.folder, settings.audit), rules,
+    )  # fmt: skip
     try:
         yield opened
     finally:
@@ -444,7 +477,7 @@ class _Running:
         recorded = lambda: Samples(Store(opened.home.traffic, TRAFFIC))  # noqa: E731
         self.capture = Capture(recorded, opened.tasks.every, opened.home.tasks)
         models = outside.with_vault(opened.vault.models)
-        leases = Leases(self.pool, settings.callers)
+        leases = Leases(self.pool, opened.rules.now, *_books(opened), self._context)
         self.watch = promote.Watch(opened.desk, opened.rule, _heard, settings.canary.feedback_seconds)
         self.house = House(
             opened.ledger, leases, models, outside.names, self.capture.tap, opened.aliases.now, self.watch.eye
@@ -455,18 +488,20 @@ class _Running:
         stop = _stop_signals()
         own_listener = _bind_own(self.folder)
         self.opened.ledger.start(settings.ledger.durability)
+        await self.house.leases.start()
         if self.outside.relay is not None:
             self.outside.relay.listen()
         address = _address(listener, tls)
         self.capture.start()
         self.watch.start()
         moves, books = _Moves(self.opened, self.watch), _Books(self.opened)
-        admin = Admin(self.house, self._facts(address), moves, self._now, books=books)
+        people = People(self.house, self.opened.keys, self.opened.office)
+        admin = Admin(self.house, self._facts(address), moves, self._now, people, books)
         router = Router(self.house, self.opened.keys, admin)
         server = Server(router.handle, router.gate, router.on_error, _room(settings))
         running = Running(
             pid=os.getpid(), address=address, socket=own_listener.getsockname(),
-            key=self.opened.keys.session_key("this machine's owner"),
+            key=self.opened.keys.session_key(OWNER_NAME),
         )  # fmt: skip
         try:
             self.opened.ledger.record("server.started", "server", actor="freehold", detail=_begins(self.opened))
@@ -492,6 +527,15 @@ class _Running:
                 self.opened.audit.stop()
                 self.opened.keys.close()
                 self.opened.aliases.close()
+                self.opened.rules.close()
+
+    def _context(self, request: Request, model: Manifest) -> int:
+        """The tokens that one call may use in all; 0 where an upstream alone knows it."""
+        if model.format == REMOTE:
+            return 0
+        vault, settings = self.opened.vault, self.opened.settings
+        base = vault.base(model) if model.is_adapter else model
+        return context_of(base or model, settings.engine_for((base or model).name))
 
     def _facts(self, address: str) -> dict[str, Any]:
         """What status shows and does not change."""
@@ -550,6 +594,22 @@ def _no_password(database: str) -> str:
         return make_url(database).render_as_string() if database else ""
     except SQLAlchemyError:
         return ""
+
+
+def _books(opened: Parts) -> tuple[Books, Tariff]:
+    """What is used of budgets, as the ledger has it and what becomes of the calls now; and what tokens count for."""
+    tariff = opened.tariff
+    return Books(opened.rules.spends, _price(tariff), opened.ledger.flush, tariff.prepare), tariff
+
+
+def _price(tariff: Tariff) -> Callable[[Spend], float]:
+    """What a call of the ledger counts for in money: nothing where nobody knows."""
+
+    def price(spend: Spend) -> float:
+        found = tariff.price(spend.model, spend.alias, spend.at, left=spend.left_the_house)
+        return charge(found, spend.prompt, spend.completion, spend.cached) if found is not None else 0.0
+
+    return price
 
 
 def _heard(kind: Kind, content: bytes) -> Answer | None:

@@ -9,29 +9,47 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+from datetime import UTC, datetime
 
-from msgspec import Struct
-from sqlalchemy import bindparam, insert, select, update
+from msgspec import Struct, structs
+from sqlalchemy import Connection, and_, bindparam, insert, select, update
 
-from freehold.errors import CannotDo, Unaccountable, Unauthenticated
+from freehold import limits
+from freehold.errors import CannotDo, Forbidden, Unaccountable, Unauthenticated
 from freehold.ledger import Ledger, new_id
-from freehold.store import Query, Store, cause, keys
+from freehold.limits import OWNER, OWNER_NAME
+from freehold.store import Query, Store, cause, keys, memberships, teams
 from freehold.types import Caller, Role
 
 PREFIX = "fh_"
 _REMEMBER = 1.0  # seconds
-_BY_HASH = select(keys.c.id, keys.c.name, keys.c.role, keys.c.revoked_at).where(keys.c.hash == bindparam("wanted"))
-OWNER = "local"  # the id of this machine's owner, whose key lives in the server's memory alone
+_LATEST = 253_402_300_800.0  # the year 10000
+_ROLES = frozenset(Role)
+_IN = and_(memberships.c.key == keys.c.id, memberships.c.until.is_(None))
+_BY_HASH = (
+    select(keys.c.id, keys.c.name, keys.c.role, keys.c.revoked_at, keys.c.expires_at, memberships.c.team, teams.c.name)
+    .select_from(keys.join(memberships, _IN, isouter=True))
+    .join(teams, teams.c.name == memberships.c.team, isouter=True)
+    .where(keys.c.hash == bindparam("wanted"))
+)
 
 
 class Key(Struct, frozen=True):
-    """What is known of a key; the key itself is shown once, when it is made."""
+    """What is known of a key; the key itself is shown once, when it is made. ``role`` is a `types.Role`, or what the
+    database has in its place."""
 
     id: str
     name: str
-    role: Role
+    role: str
     created_at: float
     revoked_at: float | None
+    expires_at: float | None = None
+    team: str = ""
+
+    @property
+    def is_live(self) -> bool:
+        """Is it neither revoked nor past its end?"""
+        return self.revoked_at is None and (self.expires_at is None or time.time() < self.expires_at)
 
 
 class KeyRing:
@@ -52,17 +70,20 @@ class KeyRing:
         """Whoever the key belongs to.
 
         Raises:
-            Unauthenticated: there is none, or it is unknown or revoked.
+            Unauthenticated: there is none, or it is unknown, revoked or past its end.
+            Forbidden: its role or its team is none that there is.
             Unaccountable: the database does not answer.
         """
         if not token:
             raise Unauthenticated("No key was sent.")
         wanted = hash_of(token)
-        if known := self._remembered(wanted):
-            return known
-        caller = self._asked(wanted)
-        if self._version is not None:
-            self._known[wanted] = caller
+        caller = self._remembered(wanted)
+        if caller is None:
+            caller = self._asked(wanted)
+            if self._version is not None:
+                self._known[wanted] = caller
+        if caller.expires_at is not None and time.time() >= caller.expires_at:
+            raise Unauthenticated(f"The key {caller.name!r} has expired: it was good until {_when(caller.expires_at)}.")
         return caller
 
     def _remembered(self, wanted: str) -> Caller | None:
@@ -80,11 +101,21 @@ class KeyRing:
         if row is None:
             self._ledger.failed_login("unknown key", "unknown", wanted)
             raise Unauthenticated("This key is not known here.")
-        key, name, role, revoked_at = row
+        key, name, role, revoked_at, expires_at, team, known_team = row
         if revoked_at is not None:
             self._ledger.failed_login("revoked key", key, wanted)
             raise Unauthenticated(f"The key {name!r} was revoked.")
-        return Caller(key, name, Role(role))
+        if role not in _ROLES:
+            raise Forbidden(
+                f"The key {name!r} has the role {role!r}, which is none that there is, so it may do nothing.",
+                hint="Whoever runs Freehold: revoke it, and make another.",
+            )
+        if team is not None and known_team is None:
+            raise Forbidden(
+                f"The key {name!r} is in the team {team!r}, which is none that there is, so it may do nothing.",
+                hint="Whoever runs Freehold: 'freehold teams' puts it into another.",
+            )
+        return Caller(key, name, Role(role), team or "", expires_at)
 
     def _look_up(self, wanted: str) -> tuple | None:
         try:
@@ -101,43 +132,65 @@ class KeyRing:
         self._session[hash_of(token)] = Caller(OWNER, name, Role.ADMIN)
         return token
 
-    def create(self, name: str, role: Role, *, actor: str) -> tuple[Key, str]:
-        """Make a key. Returns its record and the key itself, which is not kept.
+    def create(
+        self, name: str, role: Role, *, actor: str, team: str = "", expires_at: float | None = None
+    ) -> tuple[Key, str]:
+        """Make a key, in a team if one is named. Returns its record and the key itself, which is not kept.
 
         Raises:
-            CannotDo: the name is empty, too long, or in use by a live key.
+            CannotDo: the name is empty, too long, or in use by a key that was not revoked; there is no such team; or it
+                would have expired before it was made.
         """
         name = _checked_name(name)
-        if any(key.name == name and key.revoked_at is None for key in self.list()):
+        token, now = _new_token(), time.time()
+        if expires_at is not None and not now < expires_at < _LATEST:
             raise CannotDo(
-                f"There is already a live key named {name!r}.", hint="Revoke it first, or take another name."
+                f"A key cannot end at {_when(expires_at)}.", hint="Give a day to come, before the year 10000."
             )
-        token = _new_token()
-        key = Key(new_id("key"), name, role, time.time(), None)
-        row = {"id": key.id, "name": name, "role": role.value, "hash": hash_of(token), "created_at": key.created_at}
-        self._ledger.record(
-            "key.created",
-            key.id,
-            actor=actor,
-            detail={"name": name, "role": role.value},
-            with_it=lambda connection: connection.execute(insert(keys).values(row)),
-        )
+        key = Key(new_id("key"), name, role.value, now, None, expires_at, team)
+        row = {
+            "id": key.id, "name": name, "role": key.role, "hash": hash_of(token), "created_at": now,
+            "expires_at": expires_at,
+        }  # fmt: skip
+
+        def put(connection: Connection) -> None:
+            taken = select(keys.c.id).where(keys.c.name == name, keys.c.revoked_at.is_(None))
+            if connection.execute(taken).first():
+                raise CannotDo(
+                    f"There is already a live key named {name!r}, or one that has expired and was not revoked.",
+                    hint="Revoke it first, or take another name.",
+                )
+            connection.execute(insert(keys).values(row))
+            if team:
+                limits.join(connection, key.id, team, from_the_start=True)
+
+        detail = {"name": name, "role": key.role}
+        detail |= {"team": team} if team else {}
+        detail |= {"expires_at": expires_at} if expires_at is not None else {}
+        self._ledger.record("key.created", key.id, actor=actor, detail=detail, with_it=put)
         self._store.touch()
         return key, token
 
     def list(self) -> list[Key]:
-        """Every key, live and revoked, oldest first."""
-        columns = (keys.c.id, keys.c.name, keys.c.role, keys.c.created_at, keys.c.revoked_at)
+        """Every key, live and revoked, oldest first, with the team that it is in."""
+        columns = (
+            keys.c.id, keys.c.name, keys.c.role, keys.c.created_at, keys.c.revoked_at, keys.c.expires_at,
+            memberships.c.team,
+        )  # fmt: skip
+        joined = select(*columns).select_from(keys.join(memberships, _IN, isouter=True)).order_by(keys.c.created_at)
         with self._store.reader() as connection:
-            rows = connection.execute(select(*columns).order_by(keys.c.created_at))
-            return [Key(row.id, row.name, Role(row.role), row.created_at, row.revoked_at) for row in rows]
+            return [Key(*row[:-1], team=row[-1] or "") for row in connection.execute(joined)]
 
-    def revoke(self, wanted: str, *, actor: str) -> Key:
-        """Revoke the live key of that name or id. Raises CannotDo where there is none."""
+    def get(self, wanted: str) -> Key:
+        """The key of that name or id that was not revoked. Raises CannotDo where there is none."""
         found = [key for key in self.list() if wanted in (key.name, key.id) and key.revoked_at is None]
         if not found:
             raise CannotDo(f"There is no live key {wanted!r}.", hint="'freehold keys list' shows the keys.")
-        key, at = found[0], time.time()
+        return found[0]
+
+    def revoke(self, wanted: str, *, actor: str) -> Key:
+        """Revoke the live key of that name or id. Raises CannotDo where there is none."""
+        key, at = self.get(wanted), time.time()
         self._ledger.record(
             "key.revoked",
             key.id,
@@ -148,7 +201,7 @@ class KeyRing:
             ),
         )
         self._store.touch()
-        return Key(key.id, key.name, key.role, key.created_at, at)
+        return structs.replace(key, revoked_at=at)
 
     def close(self) -> None:
         """Let go of the reading connection."""
@@ -166,8 +219,18 @@ def _new_token() -> str:
     return PREFIX + secrets.token_urlsafe(32)
 
 
+def _when(at: float) -> str:
+    """A time in UTC."""
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"{at!r}"
+
+
 def _checked_name(name: str) -> str:
     name = name.strip()
+    if name == OWNER_NAME:  # the ledger has it for calls that were made without a key
+        raise CannotDo(f"{name!r} is no name for a key.", hint="Name it after who will use it.")
     if not name or len(name) > 100 or not name.isprintable():
         raise CannotDo("A key's name has 1 to 100 printable characters.", hint="Name it after who will use it.")
     return name

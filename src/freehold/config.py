@@ -164,13 +164,36 @@ class QueueSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 120.0
 
 
-class CallerSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """What one caller may take of the whole. 0: as much as there is."""
+Most = Annotated[int, Meta(ge=0, le=10**15)]
 
-    calls_per_minute: Annotated[int, Meta(ge=0, description="calls that one caller may begin in a minute; 0: any")] = 0
+
+class CallerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What one key may take of the whole, where 'freehold limits' says nothing else of it; see
+    docs/concepts/limits.md. 0: as much as there is."""
+
+    models: Annotated[
+        tuple[str, ...], Meta(description="models that one key may call, by alias or by name; empty: all")
+    ] = ()
+    calls_per_minute: Annotated[Most, Meta(description="calls that one caller may begin in a minute; 0: any")] = 0
     calls_at_once: Annotated[
-        int, Meta(ge=0, description="calls that one caller may have in hand, waiting ones included; 0: any")
+        Most, Meta(description="calls that one caller may have in hand, waiting ones included; 0: any")
     ] = 0
+    tokens_per_minute: Annotated[
+        Most, Meta(description="tokens of one caller in a minute, of prompts and answers; 0: any")
+    ] = 0
+    max_tokens: Annotated[
+        Most, Meta(description="tokens that one call may ask for in its answer; 0: what the context holds")
+    ] = 0
+    tokens_per_day: Annotated[Most, Meta(description="tokens of one caller in a day of UTC; 0: any")] = 0
+    tokens_per_month: Annotated[Most, Meta(description="tokens of one caller in a month of UTC; 0: any")] = 0
+    money_per_day: Annotated[
+        Annotated[float, Meta(ge=0, le=1e12)],
+        Meta(description="what one caller's tokens may cost in a day of UTC, in `cost.currency`; 0: any"),
+    ] = 0.0
+    money_per_month: Annotated[
+        Annotated[float, Meta(ge=0, le=1e12)],
+        Meta(description="what one caller's tokens may cost in a month of UTC, in `cost.currency`; 0: any"),
+    ] = 0.0
 
 
 class LedgerSettings(Struct, frozen=True, forbid_unknown_fields=True):

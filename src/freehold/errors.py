@@ -5,7 +5,7 @@
     │   ├── BadRequest          400  cannot be read, or asks for something with a wrong value
     │   │   ├── Unsupported     400  understood, but neither Freehold nor this engine does it
     │   │   └── ContextExceeded 400  the prompt is longer than the context
-    │   ├── Unauthenticated     401  no key, or one that is unknown or revoked
+    │   ├── Unauthenticated     401  no key, or one that is unknown, revoked or past its end
     │   ├── Forbidden           403  the key is good, the caller may not do this
     │   ├── NotFound            404  no such path
     │   │   └── ModelNotFound   404  no such model
@@ -14,7 +14,8 @@
     │   ├── Conflict            409  it cannot be done as things stand
     │   ├── BodyTooLarge        413
     │   ├── WrongMediaType      415
-    │   ├── RateLimited         429  the caller has as many calls as it may have
+    │   ├── RateLimited         429  the caller has as many calls or tokens as it may have
+    │   │   ├── BudgetSpent     429  the caller or its team has used what it may have for the day or the month
     │   │   └── QueueFull       429  the line is full, and this call is the last in it
     │   ├── HeadersTooLarge     431
     │   └── UpstreamRefused     4xx  an upstream refused the request, and its reason is the message
@@ -45,11 +46,14 @@ class FreeholdError(Exception):
     status = 500
     hint = ""
     retry_after: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()  # of the answer that says it
 
     def __init__(
-        self, message: str, *, hint: str | None = None, param: str | None = None, retry_after: int | None = None
-    ):
+        self, message: str, *, hint: str | None = None, param: str | None = None, retry_after: int | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+    ):  # fmt: skip
         super().__init__(message)
+        self.headers = headers
         self.message = message
         self.param = param
         if retry_after is not None:
@@ -90,7 +94,7 @@ class ContextExceeded(BadRequest):
 
 
 class Unauthenticated(Refused):
-    """No key, or one that is unknown or revoked."""
+    """No key, or one that is unknown, revoked or past its end."""
 
     code = "invalid_api_key"
     status = 401
@@ -153,12 +157,19 @@ class WrongMediaType(Refused):
 
 
 class RateLimited(Refused):
-    """The caller has as many calls as it may have, at once or in a minute."""
+    """The caller has as many calls as it may have, at once or in a minute, or as many tokens in a minute."""
 
     code = "rate_limit_exceeded"
     status = 429
     hint = "Send it again when Retry-After has passed."
     retry_after = 1
+
+
+class BudgetSpent(RateLimited):
+    """The caller or its team has used what it may have for the day or the month."""
+
+    code = "budget_spent"
+    hint = "Send it again when Retry-After has passed, or ask whoever runs Freehold for more."
 
 
 class QueueFull(RateLimited):

@@ -1,93 +1,328 @@
 """A lease: everything that one call holds while it is answered, taken once and given back once.
 
-It holds the call's place among its caller's calls and its slot at an engine; its share of the caller's rate is spent.
-What is held is membership of a set, so a lease that is released twice, or in the middle of being taken, leaves
-nothing behind.
+It holds the call's place among its key's and its team's calls, the most that it may use of their budgets, and its slot
+at an engine; its share of their rates is spent. What is held is membership of a set, so a lease that is released twice,
+or in the middle of being taken, leaves nothing behind. When it is released, what the call has really used, by the
+engine's counts, takes the place of what was reserved.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 
-from freehold.config import CallerSettings
+from freehold.budget import Account, Books, Need, scarcest, worst
 from freehold.engine.base import Reply
 from freehold.engine.pool import Pool
 from freehold.engine.seat import Ticket
-from freehold.errors import RateLimited
-from freehold.types import Caller, Kind, Manifest, Request
+from freehold.errors import BudgetSpent, Forbidden, RateLimited
+from freehold.limits import KEY, TEAM, Standing
+from freehold.prices import Tariff, charge, unknown
+from freehold.types import Caller, Kind, Limits, Manifest, Outcome, Price, Request, Subject, Usage, Used
+
+Headers = tuple[tuple[str, str], ...]
+ANTHROPIC = frozenset({Kind.MESSAGE, Kind.COUNT})
+_WORDS = {
+    "calls_per_minute": "calls a minute",
+    "tokens_per_minute": "tokens a minute",
+    "tokens_per_day": "tokens a day",
+    "tokens_per_month": "tokens a month",
+    "money_per_day": "of money a day",
+    "money_per_month": "of money a month",
+}
 
 
 class Lease:
-    """What one call holds."""
+    """What one call holds. ``limits`` are those that hold for it, each with whose they are; ``need`` is what it may use
+    at the worst, where somebody must know."""
 
-    __slots__ = ("_caller", "_in_hand", "_pool", "ticket")
+    __slots__ = (
+        "_accounts", "_caller", "_leases", "_paced", "_price", "_reply", "_request", "_under", "at", "id", "kind",
+        "limits", "need", "ticket",
+    )  # fmt: skip
 
-    def __init__(self, caller: Caller, in_hand: set[Lease], pool: Pool):
-        self._caller, self._in_hand, self._pool = caller, in_hand, pool
+    def __init__(
+        self, leases: Leases, call_id: str, caller: Caller, kind: Kind, accounts: tuple[Account, ...],
+        under: tuple[tuple[str, Account, Limits], ...],
+    ):  # fmt: skip
+        self._leases, self.id, self._caller, self.kind = leases, call_id, caller, kind
+        self._accounts, self._under = accounts, under
+        self.limits = tuple((whose, limits) for whose, _, limits in under)
+        self.at = time.time()
+        self.need: Need | None = None
         self.ticket: Ticket | None = None
-        in_hand.add(self)
+        self._request: Request | None = None
+        self._reply: Reply | None = None
+        self._price: Price | None = None
+        self._paced: list[tuple[Account, int]] = []
+        for account in accounts:
+            account.in_hand.add(self)
 
     def ask(self, request: Request) -> Reply:
         """Put the request to the engine whose slot it holds. Raises as `base.Engine.ask`."""
-        return self.ticket.engine.ask(request, self.ticket.model, self.engine_done)
+        self._reply = self.ticket.engine.ask(request, self.ticket.model, self.engine_done)
+        return self._reply
 
     @property
-    def headers(self) -> tuple[tuple[str, str], ...]:
-        """What the caller is told of its wait; nothing if it did not have to."""
+    def headers(self) -> Headers:
+        """What the caller is told of its limits, and of its wait if it had to; nothing where there is neither."""
+        limits = _headers(self.kind, self._under) if self._under else ()
         ticket = self.ticket
         if not ticket.place:
-            return ()
+            return limits
         said = f'place={ticket.place}, waited_ms={ticket.waited * 1000:.0f}, engine="{ticket.found}"'
-        return (("x-freehold-queue", said),)
+        return (*limits, ("x-freehold-queue", said))
 
-    async def take(self, call_id: str, request: Request, model: Manifest) -> None:
-        """Take the engine's slot too, waiting for it if need be. Raises as `Pool.take`."""
+    async def take(self, request: Request, model: Manifest) -> None:
+        """Reserve what the call may use, and take the engine's slot, waiting for it if need be.
+
+        Raises:
+            RateLimited: it may use more than is left of a limit.
+            Forbidden: more than all of one, or nobody can say how much.
+            Unaccountable: what was used cannot be read.
+            And as `Pool.take`.
+        """
+        self._request = request
+        if self._under and self.kind is not Kind.COUNT:
+            await self._reserve(request, model)
         choices = request.body.get("n", 1) if request.kind is Kind.CHAT and not request.sent else 1  # a slot for each
-        self.ticket = await self._pool.take(call_id, self._caller, request, choices, model)
+        self.ticket = await self._leases.pool.take(self.id, self._caller, request, choices, model)
 
     def engine_done(self) -> None:
         """The engine has said its last: its slot is free, however long the client still reads."""
         if self.ticket is not None:
             self.ticket.release()
 
-    def release(self) -> None:
-        """Give everything back."""
+    def release(self, outcome: Outcome | None = None) -> None:
+        """Give everything back, and count what was used. ``outcome`` is how the call ended."""
         self.engine_done()
-        self._in_hand.discard(self)
+        if self in self._accounts[0].in_hand:
+            for account in self._accounts:
+                account.in_hand.discard(self)
+            if self._leases.books.counts or self._paced:
+                self._settle(outcome)
+
+    async def _reserve(self, request: Request, model: Manifest) -> None:
+        limits = [limits for _, _, limits in self._under]
+        money, books = any(one.has_money for one in limits), self._leases.books
+        if not money and not any(one.has_tokens for one in limits):
+            return
+        if any(one.has_budget for one in limits):
+            await books.learn(money=money)
+        most = worst(request, self._leases.context(request, model))
+        if money:
+            self._price = self._leases.price(request, self.at)
+        need = Need(most.tokens, charge(self._price, most.prompt, most.completion) if money else 0.0)
+        now = time.monotonic()
+        for whose, account, one in self._under:  # from here on nobody else has a turn until it is reserved
+            self._fit(whose, account, one, need, now)
+        self.need = need
+        for _, account, one in self._under:
+            if one.tokens_per_minute:
+                account.tokens.take(one.tokens_per_minute, need.tokens, now)
+                self._paced.append((account, one.tokens_per_minute))
+
+    def _fit(self, whose: str, account: Account, limits: Limits, need: Need, now: float) -> None:
+        """Raises BudgetSpent, RateLimited or Forbidden where the call does not fit into a limit."""
+        if rate := limits.tokens_per_minute:
+            used = account.tokens.used("tokens_per_minute", rate, now)
+            self._check_ever(whose, used, need.tokens)
+            if wait := account.tokens.wait(rate, need.tokens, now):
+                raise self._refused(RateLimited, whose, used, need.tokens, wait)
+        for used in account.budgets(limits, time.time()):
+            wanted = need.money if used.limit.startswith("money") else need.tokens
+            self._check_ever(whose, used, wanted)
+            if wanted > used.left:
+                wait = 1.0 if used.used + wanted <= used.most else used.resets_in  # it may be enough when others end
+                raise self._refused(BudgetSpent, whose, used, wanted, wait)
+
+    def _check_ever(self, whose: str, used: Used, wanted: float) -> None:
+        if wanted > used.most:
+            raise Forbidden(
+                f"{whose} has {_amount(used.limit, used.most)}, and this call may need {_plain(used.limit, wanted)}.",
+                hint="Ask for a shorter answer (max_tokens), or send a shorter prompt.",
+            )
+
+    def _refused(self, kind: type[RateLimited], whose: str, used: Used, wanted: float, wait: float) -> RateLimited:
+        return _refusal(
+            kind, self.kind, self._under, whose, used, f", and this call may need {_plain(used.limit, wanted)}", wait
+        )
+
+    def _settle(self, outcome: Outcome | None) -> None:
+        """The engine's counts take the place of the reservation. An upstream that has worked and does not say for how
+        many tokens is taken to have used them all."""
+        books = self._leases.books
+        usage = self._reply.usage if self._reply is not None and self.kind is not Kind.COUNT else Usage()
+        tokens, money = usage.prompt + usage.completion, 0.0
+        if self._reply is not None and self.need is not None and not tokens and self._has_worked_unseen(outcome):
+            tokens, money = self.need.tokens, self.need.money
+        elif tokens and books.counts_money:
+            price = self._price or self._leases.price_or_none(self._request, self.at)
+            money = charge(price, usage.prompt, usage.completion, usage.cached) if price is not None else 0.0
+        for account, rate in self._paced:
+            account.tokens.give_back(rate, self.need.tokens - tokens)
+        if books.counts and tokens:
+            for account in self._accounts:
+                account.count(self.at, tokens, money)
+
+    def _has_worked_unseen(self, outcome: Outcome | None) -> bool:
+        return self._reply.left_the_house and outcome in (Outcome.ANSWERED, Outcome.ABANDONED)
 
 
 class Leases:
-    """Begins leases, within what a caller may have."""
+    """Begins leases, within what a caller may have.
 
-    def __init__(self, pool: Pool, limits: CallerSettings):
-        self.pool = pool
-        self._limits = limits
-        self._in_hand: dict[str, set[Lease]] = {}  # by the caller's id
-        self._due: dict[str, float] = {}  # by the caller's id; see `_keep_pace`
+    ``rules`` gives the limits as they are now, ``context`` the tokens that one call to a model may use in all: 0 where
+    nobody knows, as with an upstream's.
+    """
 
-    def begin(self, caller: Caller) -> Lease:
+    def __init__(
+        self, pool: Pool, rules: Callable[[], Standing], books: Books, tariff: Tariff,
+        context: Callable[[Request, Manifest], int] = lambda request, model: 0,
+    ):  # fmt: skip
+        self.pool, self.books, self.context = pool, books, context
+        self._rules, self._tariff = rules, tariff
+
+    def begin(self, call_id: str, caller: Caller, kind: Kind = Kind.CHAT) -> Lease:
         """Begin a call's lease, before its request is read. Whoever has it releases it.
 
         Raises:
-            RateLimited: the caller has as many calls as it may have, at once or in a minute.
+            RateLimited: its key or its team has as many calls as it may have, at once or in a minute.
+            Unaccountable: the limits cannot be read.
         """
-        in_hand = self._in_hand.setdefault(caller.id, set())
-        most = self._limits.calls_at_once
-        if most and len(in_hand) >= most:
-            raise RateLimited(f"{caller.name!r} has {len(in_hand)} calls in hand, and may have {most}.")
-        if self._limits.calls_per_minute:
-            self._keep_pace(caller)
-        return Lease(caller, in_hand, self.pool)
+        under = tuple((whose, self.books.account(of), limits) for whose, of, limits in self._rules().of(caller))
+        now = time.monotonic() if under else 0.0
+        for whose, account, limits in under:
+            _check_calls(kind, under, whose, account, limits, now)
+        for _, account, limits in under:
+            if limits.calls_per_minute:
+                account.calls.take(limits.calls_per_minute, 1, now)
+        accounts = (self.books.account(Subject(KEY, caller.id)),)
+        if caller.team:
+            accounts = (*accounts, self.books.account(Subject(TEAM, caller.team)))
+        return Lease(self, call_id, caller, kind, accounts, under)
 
-    def _keep_pace(self, caller: Caller) -> None:
-        """Generic cell rate algorithm: each call pushes the caller's due time on by its share of a minute, and
-        the due time may run a minute ahead of the clock. Source: ITU-T I.371."""
-        rate, now = self._limits.calls_per_minute, time.monotonic()
-        due = max(self._due.get(caller.id, now), now) + 60 / rate
-        if (early := due - now - 60) > 1e-6:
-            raise RateLimited(
-                f"{caller.name!r} has begun {rate} calls within a minute, and may begin no more.",
-                retry_after=math.ceil(early),
+    async def start(self) -> None:
+        """Before the first call: read what was used, if there is any budget. Raises Unaccountable."""
+        standing = self._rules()
+        if standing.has_budgets:
+            await self.books.learn(money=standing.has_money)
+
+    def limits(self, caller: Caller) -> tuple[Limits, ...]:
+        """What holds for a caller. Raises Unaccountable."""
+        return tuple(limits for _, _, limits in self._rules().of(caller))
+
+    async def used(self, caller: Caller) -> list[tuple[str, Limits, list[Used]]]:
+        """What holds for a caller and how far it is used. Raises Unaccountable."""
+        found = self._rules().of(caller)
+        if any(limits.has_budget for _, _, limits in found):
+            await self.books.learn(money=any(limits.has_money for _, _, limits in found))
+        return [
+            (whose, limits, list(self.books.account(of).everything(limits, time.time()))) for whose, of, limits in found
+        ]
+
+    def price(self, request: Request, at: float) -> Price:
+        """What a call's tokens count for. Raises Forbidden where nobody knows, as nothing could be taken off."""
+        price = self.price_or_none(request, at)
+        if price is None:
+            raise Forbidden(
+                f"There is a budget of money, and nobody knows what a token of {request.model!r} counts for in it.",
+                hint=f"Whoever runs Freehold: {unknown(request.model).partition(': ')[2]}",
             )
-        self._due[caller.id] = due
+        return price
+
+    def price_or_none(self, request: Request | None, at: float) -> Price | None:
+        """The same, None where nobody knows."""
+        if request is None:
+            return None
+        return self._tariff.price(request.model, request.alias, at, left=bool(request.sent))
+
+
+def _check_calls(
+    kind: Kind, under: tuple[tuple[str, Account, Limits], ...], whose: str, account: Account, limits: Limits, now: float
+) -> None:
+    """Raises RateLimited where there are as many calls as there may be."""
+    if (most := limits.calls_at_once) and len(account.in_hand) >= most:
+        said = f"{whose} has {len(account.in_hand)} calls in hand, and may have {most}."
+        raise RateLimited(said, headers=_headers(kind, under, Used("calls_at_once", most, len(account.in_hand))))
+    if (rate := limits.calls_per_minute) and (wait := account.calls.wait(rate, 1, now)):
+        used = account.calls.used("calls_per_minute", rate, now)
+        raise _refusal(RateLimited, kind, under, whose, used, ", and may begin no more now", wait)
+
+
+def _refusal(
+    error: type[RateLimited], kind: Kind, under: tuple[tuple[str, Account, Limits], ...], whose: str, used: Used,
+    so: str, wait: float,
+) -> RateLimited:  # fmt: skip
+    """The error that says which limit it is, how far it is used, and when it resets."""
+    held = f" ({_plain(used.limit, used.held)} more are reserved by calls in hand)" if used.held else ""
+    resets = f" It resets {_moment(used.resets_in)}." if used.resets_in else ""
+    said = f"{whose} has used {_plain(used.limit, used.used)} of {_amount(used.limit, used.most)}{held}{so}.{resets}"
+    return error(said, retry_after=max(math.ceil(wait), 1), headers=_headers(kind, under, used))
+
+
+def _headers(kind: Kind, under: Iterable[tuple[str, Account, Limits]], hit: Used | None = None) -> Headers:
+    """How the limits stand, in the headers of the surface that was called: of calls and of tokens the limit of which
+    least is left, and the one that a refusal is for."""
+    at, now = time.time(), time.monotonic()
+    found = [
+        used for _, account, limits in under for used in (*account.rates(limits, now), *account.budgets(limits, at))
+    ]
+    out: list[tuple[str, str]] = []
+    for unit, name in (("calls", "requests"), ("tokens", "tokens")):
+        if used := scarcest(one for one in found if one.limit.startswith(unit)):
+            out += _as_anthropic(name, used, at) if kind in ANTHROPIC else _as_openai(name, used)
+    if hit is not None:
+        resets = "" if hit.resets_in is None else f", resets_in={hit.resets_in:.3f}"
+        said = f'limit="{hit.limit}", most={hit.most:.10g}, used={hit.used:.10g}, held={hit.held:.10g}{resets}'
+        out.append(("x-freehold-limit", said))
+    return tuple(out)
+
+
+def _as_openai(name: str, used: Used) -> Headers:
+    """Source: the OpenAI API documentation, rate limits in headers."""
+    return (
+        (f"x-ratelimit-limit-{name}", str(int(used.most))),
+        (f"x-ratelimit-remaining-{name}", str(int(used.left))),
+        (f"x-ratelimit-reset-{name}", duration(used.resets_in or 0.0)),
+    )
+
+
+def _as_anthropic(name: str, used: Used, at: float) -> Headers:
+    """Source: the Anthropic API documentation, rate limit response headers."""
+    return (
+        (f"anthropic-ratelimit-{name}-limit", str(int(used.most))),
+        (f"anthropic-ratelimit-{name}-remaining", str(int(used.left))),
+        (f"anthropic-ratelimit-{name}-reset", _stamp(at + (used.resets_in or 0.0))),
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time as OpenAI's headers write it: ``20ms``, ``1.5s``, ``6m0s``, ``23h59m3s``."""
+    if seconds < 1:
+        return f"{math.ceil(seconds * 1000)}ms"
+    if seconds < 60:
+        return f"{math.ceil(seconds * 10) / 10:g}s"
+    whole = math.ceil(seconds)
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    return (f"{hours}h" if hours else "") + f"{minutes}m{rest}s"
+
+
+def _moment(seconds: float) -> str:
+    """When something resets, for people."""
+    return f"in {duration(seconds)}" if seconds < 3600 else f"at {_stamp(time.time() + seconds)}"
+
+
+def _stamp(at: float) -> str:
+    """RFC 3339, in UTC, to the second that has begun by then."""
+    return datetime.fromtimestamp(math.ceil(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _plain(limit: str, amount: float) -> str:
+    return f"{amount:,.6g}" if limit.startswith("money") and amount < 1e5 else f"{amount:,.0f}"
+
+
+def _amount(limit: str, amount: float) -> str:
+    return f"{_plain(limit, amount)} {_WORDS[limit]}"

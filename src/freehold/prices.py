@@ -7,9 +7,10 @@ is not perfectly accurate; so its version and the date of its newest entry stand
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from freehold.config import CostSettings
@@ -79,9 +80,41 @@ class PriceList:
         )  # fmt: skip
 
 
+class Tariff:
+    """What the tokens of a call count for in a budget of money: the settings' price for the model that answers, or for
+    the name that was sent; for a model of an upstream what the list has for it there; for one of this house what the
+    list has for the alias, which is what the call would cost where it went before. ``upstreams`` are the models of
+    others, with their name there and where they are reached."""
+
+    def __init__(self, listed: PriceList, upstreams: Mapping[str, tuple[str, str]] = MappingProxyType({})):
+        self._listed, self._upstreams = listed, upstreams
+
+    def price(self, model: str, alias: str, at: float, *, left: bool) -> Price | None:
+        """The price of a call at a time; None where nobody knows it. ``left``: does an upstream answer it?"""
+        if own := self._listed.own(model) or self._listed.own(alias):
+            return own
+        if left:
+            there, url = self._upstreams.get(model, (model, ""))
+            return self._listed.find(there, at, url=url)
+        return self._listed.find(alias, at) if alias else None
+
+    def prepare(self) -> None:
+        """Read the list, which takes a moment: in a thread, and before anybody waits for a price."""
+        _listed("", "", "")
+
+
 def newest() -> str:
     """The date of the newest entry in the list; '' where another version is installed than the one that is pinned."""
     return NEWEST if metadata.version(LIST) == VERSION else ""
+
+
+def charge(price: Price, prompt: float, completion: float, cached: float = 0.0) -> float:
+    """What a call with so many tokens costs by a price. ``cached`` is the part of ``prompt`` that has the price of
+    cached tokens. The price's last tier that the prompt passes holds for all of its tokens."""
+    tier = next((tier for tier in reversed(price.tiers) if prompt > tier.above), price)
+    cached = min(cached, prompt)
+    tokens = (prompt - cached) * tier.input + cached * tier.cached + completion * tier.output
+    return tokens / 1e6 + price.per_call
 
 
 def unknown(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any, Protocol
@@ -16,10 +16,11 @@ from freehold import policy
 from freehold.answer import House
 from freehold.api import acts, document
 from freehold.api.message import HttpResponse
-from freehold.errors import CannotDo, Conflict, Forbidden
-from freehold.types import Caller, Decision, SeatView, TicketView
+from freehold.api.people import People, allow, as_json
+from freehold.errors import CannotDo, Conflict
+from freehold.types import Action, Caller, SeatView, TicketView
 
-Page = Callable[[Caller], HttpResponse]
+Page = Callable[[Caller], HttpResponse | Awaitable[HttpResponse]]
 _LINES = 500
 
 
@@ -58,14 +59,9 @@ class Admin:
     upstreams and their relay."""
 
     def __init__(
-        self,
-        house: House,
-        facts: Mapping[str, Any],
-        moves: Moves,
-        outside: Callable[[], dict[str, Any]] = dict,
-        *,
-        books: Books,
-    ):
+        self, house: House, facts: Mapping[str, Any], moves: Moves, outside: Callable[[], dict[str, Any]],
+        people: People, books: Books,
+    ):  # fmt: skip
         self._house, self._moves, self._outside = house, moves, outside
         self._facts = dict(facts)
         self._books, self._walking = books, threading.Lock()
@@ -77,18 +73,18 @@ class Admin:
             "/admin/status": self.status,
             "/admin/queue": self.queue,
             "/openapi.json": self.openapi,
-        }
+        } | people.pages
         self.acts: dict[str, tuple[acts.Act, Callable[[Caller, Any], HttpResponse]]] = {
             acts.FEEDBACK.path: (acts.FEEDBACK, self.feedback),
             acts.MOVE.path: (acts.MOVE, self.move),
             acts.EVENTS.path: (acts.EVENTS, self.events),
             acts.WALK.path: (acts.WALK, self.verify),
             acts.EXPORT.path: (acts.EXPORT, self.export),
-        }
+        } | people.acts
 
     def health(self) -> HttpResponse:
         """The process is alive."""
-        return _json(200, {"status": "ok"})
+        return as_json(200, {"status": "ok"})
 
     def ready(self) -> HttpResponse:
         """Calls are taken, and no engine that should answer does not. Names no model: this page needs no key."""
@@ -96,59 +92,60 @@ class Admin:
             return _not_ready("the engine is starting")
         if faults := self._house.leases.pool.unready:
             return _not_ready(f"an engine is {' and '.join(faults)}")
-        return _json(200, {"status": "ready"})
+        return as_json(200, {"status": "ready"})
 
     def status(self, caller: Caller) -> HttpResponse:
         """What the gateway knows of itself; ``freehold status`` holds it against the kernel."""
-        _allow(policy.may_look(caller))
+        allow(caller, Action.LOOK)
         engines = [msgspec.to_builtins(state) for state in self._house.leases.pool.states()]
         models = [msgspec.to_builtins(manifest) for manifest in self._house.models().values()]
-        return _json(200, self._facts | {"engines": engines, "models": models} | self._outside())
+        return as_json(200, self._facts | {"engines": engines, "models": models} | self._outside())
 
     def queue(self, caller: Caller) -> HttpResponse:
         """Who is served and who waits, for which model and where in line. Of others' calls, a caller who may not
         look at the server sees how many there are."""
-        sees_all = policy.may_look(caller).allowed
-        return _json(200, {"models": [_seat(view, caller, sees_all) for view in self._house.leases.pool.views()]})
+        allow(caller, Action.OWN)
+        sees_all = policy.may(caller, Action.LOOK).allowed
+        return as_json(200, {"models": [_seat(view, caller, sees_all) for view in self._house.leases.pool.views()]})
 
     def aliases(self, caller: Caller) -> HttpResponse:
         """What each alias points at, and how its canary goes."""
-        _allow(policy.may_look(caller))
-        return _json(200, {"aliases": self._moves.facts()})
+        allow(caller, Action.LOOK)
+        return as_json(200, {"aliases": self._moves.facts()})
 
     def feedback(self, caller: Caller, said: acts.Feedback) -> HttpResponse:
         """What an application says of one of its own calls."""
-        _allow(policy.may_judge(caller))
+        allow(caller, Action.TELL)
         self._moves.feedback(caller, said.call, good=said.good)
-        return _json(200, {"call": said.call, "good": said.good})
+        return as_json(200, {"call": said.call, "good": said.good})
 
     def move(self, caller: Caller, wanted: acts.Move) -> HttpResponse:
         """Move an alias back; calls that come after the answer find it there."""
-        _allow(policy.may_move(caller))
+        allow(caller, Action.MOVE)
         try:
-            return _json(200, self._moves.rollback(wanted.alias, f"key {caller.name}"))
+            return as_json(200, self._moves.rollback(wanted.alias, f"key {caller.name}"))
         except CannotDo as error:
             raise Conflict(error.message, hint=error.hint) from None
 
     def head(self, caller: Caller) -> HttpResponse:
         """Where the audit chain ends, and its latest checkpoint: what is worth keeping elsewhere."""
-        _allow(policy.may_look(caller))
-        return _json(200, self._books.head())
+        allow(caller, Action.EXPORT)
+        return as_json(200, self._books.head())
 
     def events(self, caller: Caller, wanted: acts.Events) -> HttpResponse:
         """Some events of the chain."""
-        _allow(policy.may_look(caller))
-        return _json(200, {"events": self._books.events(wanted.since, wanted.limit, wanted.calls)})
+        allow(caller, Action.EXPORT)
+        return as_json(200, {"events": self._books.events(wanted.since, wanted.limit, wanted.calls)})
 
     def verify(self, caller: Caller, _wanted: acts.Walk) -> HttpResponse:
         """Walk the chain; one at a time."""
-        _allow(policy.may_look(caller))
+        allow(caller, Action.EXPORT)
         with self._alone():
-            return _json(200, self._books.verify())
+            return as_json(200, self._books.verify())
 
     def export(self, caller: Caller, wanted: acts.Export) -> HttpResponse:
         """The chain as a file; one begins at a time. Breaks off without its last line where an event does not hold."""
-        _allow(policy.may_look(caller))
+        allow(caller, Action.EXPORT)
         with self._alone():
             lines = self._books.export(wanted.since, f"key {caller.name}")
         return HttpResponse(200, _streamed(lines), "application/jsonl")
@@ -166,7 +163,7 @@ class Admin:
 
     def openapi(self, _caller: Caller) -> HttpResponse:
         """The API's own description."""
-        return _json(200, document.openapi())
+        return as_json(200, document.openapi())
 
 
 async def _streamed(lines: Iterator[bytes]) -> AsyncIterator[bytes]:
@@ -174,12 +171,6 @@ async def _streamed(lines: Iterator[bytes]) -> AsyncIterator[bytes]:
     with suppress(CannotDo):  # what comes before it is good, and has no end
         while piece := await asyncio.to_thread(lambda: b"".join(islice(lines, _LINES))):
             yield piece
-
-
-def _allow(decision: Decision) -> None:
-    """Raises Forbidden."""
-    if not decision.allowed:
-        raise Forbidden(decision.reason)
 
 
 def _seat(view: SeatView, caller: Caller, sees_all: bool) -> dict[str, Any]:
@@ -203,8 +194,4 @@ def _seat(view: SeatView, caller: Caller, sees_all: bool) -> dict[str, Any]:
 
 
 def _not_ready(reason: str) -> HttpResponse:
-    return _json(503, {"status": "not ready", "reason": reason}, ("retry-after", "2"))
-
-
-def _json(status: int, content: dict[str, Any], *headers: tuple[str, str]) -> HttpResponse:
-    return HttpResponse(status, msgspec.json.encode(content), headers=headers)
+    return as_json(503, {"status": "not ready", "reason": reason}, ("retry-after", "2"))

@@ -14,7 +14,7 @@ _REF = "#/components/schemas/{name}"
 _ANY_JSON = {"application/json": {"schema": {"type": "object"}}}
 _ERRORS = {
     "400": "the request is at fault, and the message says how",
-    "401": "no key, or one that is unknown or revoked",
+    "401": "no key, or one that is unknown, revoked or past its end",
     "403": "the caller may not do this",
     "404": "no such model or path",
     "405": "another method is wanted",
@@ -22,7 +22,7 @@ _ERRORS = {
     "409": "it cannot be done as things stand",
     "413": "the body is too large",
     "415": "the body is not JSON",
-    "429": "too many calls, at once or in a minute, or the line is full",
+    "429": "more than a limit allows of calls, tokens or money, or the line is full",
     "431": "the headers are too large",
     "502": "the engine died; it is being restarted",
     "503": "the call waited too long, the engine does not come up, the server is stopping, or the ledger fails",
@@ -65,8 +65,14 @@ LOOKS = {
     "/v1/models/{model}": ("One model", True),
     "/admin/aliases": ("What each alias points at, and how its canary goes", True),
     "/admin/audit/head": ("Where the audit chain ends, and its latest checkpoint", True),
+    "/admin/keys": ("Every key, live and revoked", True),
+    "/admin/limits": (
+        "The limits that hold for whoever asks, and how far they are used; everybody's, for who may",
+        True,
+    ),
     "/admin/queue": ("Who is answered and who waits", True),
     "/admin/status": ("What is true now", True),
+    "/admin/teams": ("Every team, with its live keys", True),
     "/openapi.json": ("This document", True),
 }
 

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Struct
 
+from freehold import policy
 from freehold.answer import Beginning, House, answer
 from freehold.api import base
 from freehold.api.admin import Admin
@@ -51,7 +52,8 @@ class Router:
             return look()
         call = self._calls.get(request.path)
         if call is None:
-            return await self._act(request) if request.path in self.admin.acts else self._look(request)
+            act = self._act if request.path in self.admin.acts else self._look
+            return await act(request)
         _only(request, "POST")
         caller = _admitted(request) or self.keys.caller(_token(request))
         if self.stopping:
@@ -70,9 +72,9 @@ class Router:
     def on_error(self, path: str, request_id: str, error: FreeholdError) -> HttpResponse:
         """An error in the format of the path on which it happened."""
         surface = self._anthropic if path.startswith("/v1/messages") else self._openai
-        headers: tuple[tuple[str, str], ...] = ()
+        headers = error.headers
         if error.retry_after is not None:
-            headers = (("retry-after", str(error.retry_after)),)
+            headers = (*headers, ("retry-after", str(error.retry_after)))
         if error.status == 401:
             headers = (("www-authenticate", 'Bearer realm="freehold"'),)
         body = base.document_bytes(surface.error(error, request_id))
@@ -92,7 +94,7 @@ class Router:
     async def _act(self, request: HttpRequest) -> HttpResponse:
         """The paths that do something; some of them show something too."""
         if request.path in self.admin.pages and request.method != "POST":
-            return self._look(request)
+            return await self._look(request)
         caller = self.keys.caller(_token(request))
         _only(request, "POST")
         act, do = self.admin.acts[request.path]
@@ -100,7 +102,7 @@ class Router:
         base.convert(document, act.schema)
         return await asyncio.to_thread(do, caller, msgspec.convert(document, act.schema))
 
-    def _look(self, request: HttpRequest) -> HttpResponse:
+    async def _look(self, request: HttpRequest) -> HttpResponse:
         """The paths that only show something, each to a caller with a key."""
         known = request.path in self.admin.pages or request.path == MODELS or request.path.startswith(MODELS + "/")
         caller = self.keys.caller(_token(request))  # before 404: what exists is nobody's business without a key
@@ -108,17 +110,20 @@ class Router:
             raise NotFound(f"There is no {request.path} here.", hint="See /openapi.json for what there is.")
         _only(request, "GET", "HEAD")
         if page := self.admin.pages.get(request.path):
-            return page(caller)
-        return HttpResponse(200, base.document_bytes(self._models(request)))
+            shown = page(caller)
+            return shown if isinstance(shown, HttpResponse) else await shown
+        return HttpResponse(200, base.document_bytes(self._models(request, caller)))
 
-    def _models(self, request: HttpRequest) -> dict[str, Any]:
-        """The models, as the SDK that asks expects them."""
+    def _models(self, request: HttpRequest, caller: Caller) -> dict[str, Any]:
+        """The models that the caller may call, as the SDK that asks expects them."""
         shape = _anthropic_model if "anthropic-version" in request.headers else _openai_model
         there, owners = self.house.models(), self.house.upstreams
         known = {name: (manifest.admitted_at, owners.get(name, "you")) for name, manifest in there.items()}
         for name, alias in self.house.aliases().items():
             if name not in there or name in owners:  # else it is a model of the vault, which no alias hides
                 known[name] = (0.0, alias.target.upstream or "you")  # nobody admitted it, as an upstream's
+        for limits in self.house.leases.limits(caller):
+            known = {name: facts for name, facts in known.items() if policy.allows(limits, *self._called(name))}
         models = [shape(name, *facts) for name, facts in sorted(known.items())]
         if request.path == MODELS:
             ends = {"has_more": False, "first_id": models[0]["id"], "last_id": models[-1]["id"]} if models else {}
@@ -128,6 +133,12 @@ class Router:
             if model["id"] == wanted:
                 return model
         raise ModelNotFound(f"There is no model {wanted!r} here.", hint=f"GET {MODELS} lists them.", param="model")
+
+    def _called(self, name: str) -> tuple[str, str]:
+        """The model that answers under a name, and the name; in a canary either may, and the rest counts here."""
+        alias = self.house.aliases().get(name)
+        hides = alias is None or (name in self.house.models() and name not in self.house.upstreams)
+        return (name, "") if hides else (alias.target.model, name)
 
 
 async def _guarded(pieces: AsyncIterator[Beginning | bytes], call: _Call, request_id: str) -> AsyncIterator[bytes]:

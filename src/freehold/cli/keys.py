@@ -6,6 +6,7 @@ import argparse
 
 import msgspec
 
+from freehold.auth import Key
 from freehold.cli import local
 from freehold.types import Role
 
@@ -16,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create = commands.add_parser("create", help="make a key and show it, once")
     create.add_argument("name", help="who will use it")
     create.add_argument("--role", choices=[role.value for role in Role], default=Role.MEMBER.value)
+    create.add_argument("--team", default="", help="the team that it is in: see 'freehold teams'")
+    create.add_argument("--expires", metavar="DATE", help="when it ends, as 2027-03-31 (ISO 8601)")
     listing = commands.add_parser("list", help="every key, live and revoked")
     revoke = commands.add_parser("revoke", help="end a key; it stops at its next request")
     revoke.add_argument("name", help="its name or id")
@@ -30,11 +33,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _create(keys, arguments: argparse.Namespace) -> int:
-    key, token = keys.create(arguments.name, Role(arguments.role), actor=local.actor())
+    expires_at = local.date(arguments.expires) if arguments.expires else None
+    key, token = keys.create(
+        arguments.name, Role(arguments.role), actor=local.actor(), team=arguments.team, expires_at=expires_at
+    )
     if arguments.json:
         local.print_json(msgspec.to_builtins(key) | {"key": token})
     else:
-        print(f"{token}\n\nThis is the key of {key.name} ({key.role.value}). It is shown this once and kept nowhere.")
+        who = f"{key.name} ({key.role}{', team ' + key.team if key.team else ''})"
+        until = f" It is good until {local.when(key.expires_at)}." if key.expires_at else ""
+        print(f"{token}\n\nThis is the key of {who}. It is shown this once and kept nowhere.{until}")
     return 0
 
 
@@ -43,9 +51,16 @@ def _list(keys, arguments: argparse.Namespace) -> int:
     if arguments.json:
         local.print_json([msgspec.to_builtins(key) for key in found])
         return 0
-    rows = [(key.id, key.name, key.role.value, local.when(key.created_at), local.when(key.revoked_at)) for key in found]
-    local.table(rows, ("ID", "NAME", "ROLE", "MADE", "REVOKED"))
+    local.table([_row(key) for key in found], ("ID", "NAME", "ROLE", "TEAM", "MADE", "ENDS", "REVOKED"))
     return 0
+
+
+def _row(key: Key) -> tuple[str, ...]:
+    role = key.role if key.role in set(Role) else f"{key.role} (unknown: it may do nothing)"
+    ends = local.when(key.expires_at)
+    if key.revoked_at is None and not key.is_live:
+        ends += " (expired)"
+    return key.id, key.name, role, key.team, local.when(key.created_at), ends, local.when(key.revoked_at)
 
 
 def _revoke(keys, arguments: argparse.Namespace) -> int:

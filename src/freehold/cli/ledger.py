@@ -1,6 +1,7 @@
 """What was called, newest first: who, which model, how many tokens, how long, and how it ended. No text is kept.
 
-With --by: how many calls, tokens and how much money in all, for each key, model or day (see 'freehold cost')."""
+With --by: how many calls, tokens and how much money in all, for each key, team, model, alias or day (see 'freehold
+cost')."""
 
 from __future__ import annotations
 

@@ -30,6 +30,8 @@ VERBS = {
     "switch": "the whole move in one command: import, tune, certify, dossier; stops before promotion",
     "report": "the dossier: one signed file for a switch; and verify one, offline",
     "keys": "make, list and revoke the keys of callers",
+    "teams": "teams of keys: add, list, remove, and move a key into one",
+    "limits": "how much a key or a team may have: set, show, list, unset",
     "ledger": "what was called, by whom, and what came of it",
     "audit": "the chain of acts and calls: verify that none was changed, list, sign, export",
     "prove": "put a claim to the test: prove privacy",

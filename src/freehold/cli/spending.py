@@ -97,7 +97,8 @@ def _named(parts: Parts) -> cost.Named:
     others = {
         name: (there, one.settings.url) for one in upstream.all_of(parts.settings) for name, there in one.models.items()
     }
-    return cost.Named(PriceList(parts.settings.cost), tasks, others, frozenset(parts.vault.models()))
+    own, team = frozenset(parts.vault.models()), parts.office.teams.at()
+    return cost.Named(PriceList(parts.settings.cost), tasks, others, own, team)
 
 
 def _teller(arguments: argparse.Namespace) -> _Teller:

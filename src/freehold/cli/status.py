@@ -47,7 +47,7 @@ def _facts(parts: Any) -> dict[str, Any]:
         "bind": _bind(live["address"]) if live else None,
         "auth": _auth(parts) if live else "on",
         "keys": {
-            "live": sum(key.revoked_at is None for key in keys),
+            "live": sum(key.is_live for key in keys),
             "revoked": sum(bool(key.revoked_at) for key in keys),
         },
         "seal": _seal(live, parts.settings),

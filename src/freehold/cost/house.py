@@ -17,7 +17,7 @@ from freehold.cost.shares import shares
 from freehold.prices import PriceList
 from freehold.types import Basis, Call, CallCost, Figure, Kind, Outcome, Price, Rates, Spending, Spent
 
-NO_MODEL = "(no model)"
+NO_MODEL, NO_TEAM = "(no model)", "(no team)"
 _MOST = 100  # prices, and models without one, that are remembered
 
 
@@ -28,6 +28,7 @@ def _model(cost: CallCost, reached: bool) -> str:
 
 BY: dict[str, Callable[[CallCost, bool], str]] = {
     "key": lambda cost, reached: cost.caller,
+    "team": lambda cost, reached: cost.team or NO_TEAM,
     "model": _model,
     "alias": lambda cost, reached: cost.alias or (cost.model if reached else NO_MODEL),
     "day": lambda cost, reached: time.strftime("%Y-%m-%d", time.gmtime(cost.at)),
@@ -37,12 +38,14 @@ BY: dict[str, Callable[[CallCost, bool], str]] = {
 class Named(Struct, frozen=True):
     """What the names that callers use mean to a price list: ``aliases`` are the names that tasks' applications send,
     with the model that the task is priced as, ``upstreams`` the models of others with their name there and where they
-    are reached, ``own`` the models of this house, which nobody rents out under these names."""
+    are reached, ``own`` the models of this house, which nobody rents out under these names, and ``team`` says which
+    team a caller was in at a time."""
 
     listed: PriceList
     aliases: Mapping[str, str] = {}
     upstreams: Mapping[str, tuple[str, str]] = {}
     own: frozenset[str] = frozenset()
+    team: Callable[[str, float], str] = lambda caller, at: ""
 
     def price(self, call: Call) -> Price | None:
         """What a call's tokens cost with somebody else; None where nobody knows, or nobody else has the model."""
@@ -79,7 +82,7 @@ def spending(
     tell: Callable[[CallCost], None] = lambda cost: None,
 ) -> Spending:  # fmt: skip
     """What some calls, oldest first, cost in the time from ``began`` (the first of them, where it is None) to
-    ``ended``; grouped by the caller's ``key``, the ``model``, the ``alias``
+    ``ended``; grouped by the caller's ``key``, its ``team`` at the time, the ``model``, the ``alias``
     that was asked for (or the model, where it was none) or the ``day`` (UTC). ``tell`` is told of each call."""
     taken, rows, group = _Taken(), {}, BY[by]
     total = _Sums("")
@@ -131,6 +134,7 @@ def _cost(call: Call, share: float, named: Named, rates: Rates, taken: _Taken) -
         call.id, call.opened_at, call.caller, call.model or "", call.alias or "", call.outcome or "open",
         call.left_the_house, call.prompt_tokens, call.completion_tokens, call.cached_tokens, share,
         machine(rates, share), _drawn(share, joules, rates) * rates.energy_per_kwh.value, rented, priced_as, joules,
+        named.team(call.caller, call.opened_at),
     )  # fmt: skip
 
 

@@ -1,11 +1,12 @@
-"""What an hour of the machine costs, what a price makes of some tokens, and how money is written."""
+"""What an hour of the machine costs, and how money is written."""
 
 from __future__ import annotations
 
 from decimal import Decimal
 
 from freehold.config import ASSUMED, CostSettings
-from freehold.types import Basis, Figure, Price, Rates
+from freehold.prices import charge as charge
+from freehold.types import Basis, Figure, Rates
 
 HOUR = 3600.0  # seconds
 DAY = 24 * HOUR
@@ -28,15 +29,6 @@ def _rate(settings: CostSettings, name: str, rate: float) -> Figure:
         return Figure(own, Basis.SET, f"cost.{name}")
     assumed = ASSUMED[name] * (rate if name in _IN_DOLLARS else 1.0)
     return Figure(assumed, Basis.ASSUMED, f"cost.{name} is not set")
-
-
-def charge(price: Price, prompt: float, completion: float, cached: float = 0.0) -> float:
-    """What a call with so many tokens costs by a price. ``cached`` is the part of ``prompt`` that has the price of
-    cached tokens. The price's last tier that the prompt passes holds for all of its tokens."""
-    tier = next((tier for tier in reversed(price.tiers) if prompt > tier.above), price)
-    cached = min(cached, prompt)
-    tokens = (prompt - cached) * tier.input + cached * tier.cached + completion * tier.output
-    return tokens / 1e6 + price.per_call
 
 
 def machine(rates: Rates, seconds: float) -> float:

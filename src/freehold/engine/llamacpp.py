@@ -46,6 +46,11 @@ _SLOTS_SECONDS = 0.15  # how long the count of an abandoned call may take, befor
 _FLASH = {"auto": "AUTO", "on": "ENABLED", "off": "DISABLED"}
 
 
+def context_of(model: Manifest, settings: EngineSettings) -> int:
+    """The tokens that one call to a model may use, prompt and answer."""
+    return settings.context or min(model.context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+
+
 class LlamaCpp:
     """The engine of one model, and of ``adapters`` over it, each with its file. The engine of an adapter's vectors is
     that of the adapter as ``model``, with the base's ``file``."""
@@ -68,7 +73,7 @@ class LlamaCpp:
         self._adapters = {str(file): adapter for adapter, file in adapters}
         self._choices: dict[str, dict[str, Any]] = {}  # what a call says to be answered as a model, by its digest
         self.template = for_model(str(metadata.get("tokenizer.chat_template", "")))
-        context = settings.context or min(model.context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+        context = context_of(model, settings)
         slots = settings.slots or DEFAULT_SLOTS
         order = Order(
             engine=self.kind, model=str(file), name=model.name, socket="", key="", context=context,

@@ -160,6 +160,12 @@ class Ledger:
             commits, self._commits = self._commits, None
             await commits.close()
 
+    async def flush(self) -> None:
+        """Wait until every entry is on the disk as it is now. Raises Unaccountable."""
+        if self._commits is None:
+            raise Unaccountable("The ledger is closed.")
+        await self._commits.flush()
+
     def open(self, call_id: str, caller: Caller, kind: Kind) -> Entry:
         """Open the entry of a call."""
         if self._commits is None:

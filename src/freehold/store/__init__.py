@@ -3,7 +3,20 @@
 from freehold.store.canonical import canonical
 from freehold.store.commits import GroupCommit
 from freehold.store.database import HOUSE, TRAFFIC, Query, Schema, Store, cause
-from freehold.store.tables import NO_CALL, aliases, calls, canaries, checkpoints, events, house, keys, targets
+from freehold.store.tables import (
+    NO_CALL,
+    aliases,
+    calls,
+    canaries,
+    checkpoints,
+    events,
+    house,
+    keys,
+    limits,
+    memberships,
+    targets,
+    teams,
+)
 
 __all__ = [
     "HOUSE",
@@ -22,5 +35,8 @@ __all__ = [
     "events",
     "house",
     "keys",
+    "limits",
+    "memberships",
     "targets",
+    "teams",
 ]

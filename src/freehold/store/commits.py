@@ -70,9 +70,9 @@ class _Change(Struct):
 
 
 class _Waiting(Struct):
-    """Somebody who waits for a row."""
+    """Somebody who waits for a row, or for all that there are now."""
 
-    row: Row
+    row: Row | None
     future: asyncio.Future
     keep: bool
 
@@ -129,6 +129,16 @@ class GroupCommit:
         self._waiting.append(_Waiting(row, future, keep))
         self._due.set()
         await future
+
+    async def flush(self) -> None:
+        """Wait until everything that was put is on the disk. Raises Unaccountable where it cannot be written now."""
+        self._check_open()
+        future = self._loop.create_future()
+        self._waiting.append(_Waiting(None, future, True))
+        self._due.set()
+        await future
+        if self.failing:
+            raise Unaccountable(f"The ledger cannot be written: {self.failing}.")
 
     async def close(self) -> None:
         """Write what is left, once more if need be, and end."""

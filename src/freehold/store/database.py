@@ -18,7 +18,7 @@ from freehold.errors import StoreFailed
 from freehold.store import tables, traffic
 from freehold.store.canonical import canonical
 
-LATEST = "0006_audit"
+LATEST = "0007_audit"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 

@@ -15,6 +15,35 @@ keys = Table(
     Column("hash", String, nullable=False, unique=True),  # "sha256:<hex>"; the key itself is kept nowhere
     Column("created_at", Float, nullable=False),
     Column("revoked_at", Float),
+    Column("expires_at", Float),
+)
+
+teams = Table(
+    "teams",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("created_at", Float, nullable=False),
+)
+
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("key", String, primary_key=True),  # its id
+    Column("since", Float, primary_key=True),
+    Column("team", String, nullable=False),
+    Column("until", Float),
+)
+_OPEN = text("until IS NULL")
+Index("one_team", memberships.c.key, unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN)
+
+limits = Table(
+    "limits",
+    metadata,
+    Column("kind", String, primary_key=True),  # "key" or "team"
+    Column("id", String, primary_key=True),  # the key's id, or the team's name
+    Column("says", JSON, nullable=False),  # a `types.Limits`
+    Column("at", Float, nullable=False),
+    Column("by", String, nullable=False),
 )
 
 calls = Table(

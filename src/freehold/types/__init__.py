@@ -46,6 +46,7 @@ from freehold.types.models import (
     Span,
     Stated,
 )
+from freehold.types.policy import Action, Allowance, Limits, Subject, Team, Used
 from freehold.types.traffic import (
     Answer,
     Candidate,
@@ -72,9 +73,11 @@ from freehold.types.tuning import CurvePoint, Parity, TuningRun
 __all__ = [
     "ADAPTER",
     "Acquired",
+    "Action",
     "Admission",
     "Aim",
     "Alias",
+    "Allowance",
     "Answer",
     "Arm",
     "Basis",
@@ -104,6 +107,7 @@ __all__ = [
     "Layer",
     "Licence",
     "LicenceClass",
+    "Limits",
     "Look",
     "Manifest",
     "ModelFile",
@@ -133,8 +137,10 @@ __all__ = [
     "Spent",
     "Split",
     "Stated",
+    "Subject",
     "Target",
     "Task",
+    "Team",
     "TicketView",
     "Tier",
     "ToolCall",
@@ -143,5 +149,6 @@ __all__ = [
     "Unusable",
     "UpstreamState",
     "Usage",
+    "Used",
     "Verdict",
 ]

@@ -40,11 +40,13 @@ class Outcome(StrEnum):
 
 
 class Caller(Struct, frozen=True):
-    """Whoever a key belongs to."""
+    """Whoever a key belongs to. ``team`` is the name of its team, if it has one; the key ends at ``expires_at``."""
 
     id: str
     name: str
     role: Role
+    team: str = ""
+    expires_at: float | None = None
 
 
 class Request(Struct, frozen=True):

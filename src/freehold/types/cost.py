@@ -90,7 +90,8 @@ class CallCost(Struct, frozen=True):
     ``busy_seconds`` is its share of the machine's busy time, ``machine`` and ``energy`` what that share cost: nothing
     for a call that left the house. ``rented`` is what the price list charges for its tokens: paid where it left the
     house, and spared where it did not. ``priced_as`` names the price. ``joules`` is what the machine's own counters say
-    that it drew, and then ``energy`` is worked out from it; None where they say nothing.
+    that it drew, and then ``energy`` is worked out from it; None where they say nothing. ``team`` is the one that the
+    caller's key was in, if it was in any.
     """
 
     id: str
@@ -109,6 +110,7 @@ class CallCost(Struct, frozen=True):
     rented: float | None
     priced_as: str = ""
     joules: float | None = None
+    team: str = ""
 
 
 class Spent(Struct, frozen=True):

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006_audit"
-down_revision = "0005_energy"
+revision = "0007_audit"
+down_revision = "0006_policy"
 
 _NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 _TEXTS = ("actor", "act", "subject")

@@ -1,0 +1,232 @@
+"""How much is used and how much a call may need, in memory: exact, and on the safe side."""
+
+import asyncio
+import time
+from calendar import timegm
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from freehold.budget import DAY, ROOM, Account, Books, Need, Pace, month, periods, scarcest, worst
+from freehold.errors import Forbidden, Unaccountable
+from freehold.limits import KEY, OWNER, TEAM, Spend
+from freehold.types import Kind, Limits, Request, Subject, Used
+
+
+class Held:
+    """As much of a lease as an account knows."""
+
+    def __init__(self, need: Need | None = None, id: str = ""):
+        self.need, self.id = need, id
+
+
+def at(text: str) -> float:
+    return float(timegm(time.strptime(text, "%Y-%m-%d %H:%M:%S")))
+
+
+BOB, DEV = Subject(KEY, "key_bob"), Subject(TEAM, "dev")
+BUDGETS = Limits(tokens_per_day=100, tokens_per_month=1000, money_per_day=5.0)
+
+
+def test_a_pace_lets_a_minutes_worth_through_at_once_and_then_as_time_goes():
+    """And what was taken and not needed is there again."""
+    pace, now = Pace(), 1000.0
+    for _ in range(60):
+        assert pace.wait(60, 1, now) == 0
+        pace.take(60, 1, now)
+    assert pace.wait(60, 1, now) == pytest.approx(1.0)
+    assert pace.wait(60, 1, now + 1.0) == 0 and pace.wait(60, 2, now + 1.0) == pytest.approx(1.0)
+    pace.give_back(60, 10)
+    assert pace.wait(60, 10, now) == 0 and pace.wait(60, 11, now) > 0
+    assert pace.used("x", 60, now) == Used("x", 60, pytest.approx(50), resets_in=pytest.approx(50))
+    assert pace.used("x", 60, now + 999).used == 0
+
+
+@pytest.mark.parametrize(
+    ("moment", "day", "month_begins", "month_ends"),
+    [
+        ("2028-02-29 23:59:59", "2028-02-29", "2028-02-01", "2028-03-01"),
+        ("2027-02-01 00:00:00", "2027-02-01", "2027-02-01", "2027-03-01"),
+        ("2026-12-31 12:00:00", "2026-12-31", "2026-12-01", "2027-01-01"),
+    ],
+)
+def test_days_and_months_are_those_of_utc(moment, day, month_begins, month_ends):
+    """Leap years and the end of a year too."""
+    (_, today, tomorrow), (_, begins, ends) = periods(at(moment))
+    assert today * DAY == at(f"{day} 00:00:00") and tomorrow == today + 1
+    assert begins * DAY == at(f"{month_begins} 00:00:00") == month(at(moment))
+    assert ends * DAY == at(f"{month_ends} 00:00:00")
+
+
+def budgets(account: Account, moment: str) -> dict[str, float]:
+    return {used.limit: used.used for used in account.budgets(BUDGETS, at(moment))}
+
+
+def test_a_new_day_and_a_new_month_begin_with_nothing():
+    """Not a second earlier, and what is in hand then is held all the same."""
+    account = Account()
+    account.count(at("2026-11-30 23:59:59"), 70, 2.0)
+    assert budgets(account, "2026-11-30 23:59:59") == {
+        "tokens_per_day": 70, "tokens_per_month": 70, "money_per_day": 2.0,
+    }  # fmt: skip
+    assert budgets(account, "2026-12-01 00:00:00") == {
+        "tokens_per_day": 0, "tokens_per_month": 0, "money_per_day": 0,
+    }  # fmt: skip
+    account.in_hand.add(Held(Need(30, 1.0)))
+    account.in_hand.add(Held())
+    found = {used.limit: used for used in account.budgets(BUDGETS, at("2026-12-01 00:00:00"))}
+    assert (found["tokens_per_day"].held, found["tokens_per_day"].left) == (30, 70)
+    assert found["money_per_day"].resets_in == DAY
+
+
+def test_a_clock_that_jumps_back_gives_nothing_back():
+    """By a minute, over midnight and over the end of the month; when it has come round again, it still counts."""
+    account = Account()
+    account.count(at("2026-11-30 23:00:00"), 60, 0)
+    account.count(at("2026-12-01 00:01:00"), 30, 0)
+    assert budgets(account, "2026-11-30 23:59:00")["tokens_per_day"] == 90
+    assert budgets(account, "2026-11-30 23:59:00")["tokens_per_month"] == 90
+    account.count(at("2026-11-30 23:59:00"), 5, 0)
+    assert budgets(account, "2026-12-01 00:00:30")["tokens_per_day"] == 30
+    assert budgets(account, "2026-11-02 00:00:00")["tokens_per_day"] == 95
+
+
+def test_the_scarcest_is_the_one_with_least_left():
+    """Of what is held too; none of none."""
+    rows = [Used("a", 100, 50), Used("b", 60, 20, 30), Used("c", 1000, 900)]
+    assert scarcest(rows).limit == "b" and scarcest([]) is None and Used("d", 5, 9).left == 0
+
+
+# the books
+
+
+def spend(id: str, when: float, tokens: int, key: str | None = "key_bob", team: str | None = "dev") -> Spend:
+    return Spend(id, when, key, team, "tiny", "", False, tokens, 0, 0)
+
+
+def run(scenario) -> None:
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_the_books_read_the_month_once_and_count_from_then_on():
+    """A call that is in hand while they are read is counted when it is settled, and not twice; others wait together."""
+
+    async def scenario():
+        asked = []
+        now = time.time()
+
+        def spends(since):
+            asked.append(since)
+            time.sleep(0.05)
+            return [spend("old", now, 40), spend("in hand", now, 7), spend("owner's", now, 3, OWNER, None),
+                    spend("nobody's", now, 5, None, None)]  # fmt: skip
+
+        books = Books(spends, lambda one: one.prompt / 10)
+        assert not books.counts and not books.knows(now, money=False)
+        lease = Held(id="in hand")
+        books.account(BOB).in_hand.add(lease)
+        books.account(BOB).count(now, 999, 0)  # of before: forgotten, since it is read
+        learning = [asyncio.create_task(books.learn(money=False)) for _ in range(20)]
+        learning[0].cancel()  # one that leaves takes nothing from the others
+        await asyncio.sleep(0.01)
+        assert books.counts
+        books.account(BOB).count(now, 7, 0)  # the one in hand is settled meanwhile
+        await asyncio.gather(*learning[1:])
+        assert asked == [month(now)] and books.knows(now, money=False) and not books.knows(now, money=True)
+        day = int(now // DAY)
+        assert books.account(BOB).since(day) == Need(47) and books.account(DEV).since(day) == Need(40)
+        assert books.account(Subject(KEY, OWNER)).since(day) == Need(3)
+        books.account(BOB).in_hand.clear()
+        await books.learn(money=True)  # money is another look, which finds the tokens again
+        assert books.account(BOB).since(day) == Need(47, pytest.approx(4.7)) and len(asked) == 2
+        assert not books.knows(month(now) - 1, money=True)  # a clock that is set back to the month before
+
+    run(scenario)
+
+
+def test_books_that_cannot_be_read_are_not_believed():
+    """Whoever waits is told, and the next call tries again."""
+
+    async def scenario():
+        states = [Unaccountable("The ledger is gone."), None]
+
+        def spends(since):
+            if error := states.pop(0):
+                raise error
+            return [spend("old", time.time(), 40)]
+
+        books = Books(spends)
+        found = await asyncio.gather(books.learn(money=False), books.learn(money=False), return_exceptions=True)
+        assert [type(one) for one in found] == [Unaccountable, Unaccountable]
+        assert not books.knows(time.time(), money=False)
+        await books.learn(money=False)
+        assert books.account(BOB).since(0) == Need(40)
+
+    run(scenario)
+
+
+# the worst
+
+
+def chat(**body) -> Request:
+    return Request(Kind.CHAT, "tiny", {"messages": [{"role": "user", "content": "hi"}]} | body)
+
+
+def sent(kind: Kind = Kind.CHAT, **body) -> Request:
+    return Request(kind, "far", body, sent=msgspec.json.encode(body))
+
+
+def test_the_worst_is_prompt_and_answer_and_never_more_than_the_context():
+    """Of one answer; each further choice may be as long again."""
+    size = len(msgspec.json.encode(chat(max_tokens=100).body))
+    assert worst(chat(max_tokens=100), 4096).tokens == size + ROOM + 100
+    assert worst(chat(), 4096).tokens == 4096 and worst(chat(max_tokens=9999), 4096).tokens == 4096
+    assert worst(chat(n=3, max_tokens=100), 4096).completion == 300
+    assert worst(chat(n=3), 1000).tokens == 3000
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    assert worst(chat(tools=tools, max_tokens=1), 4096).prompt >= 2 * ROOM
+    embed = Request(Kind.EMBEDDING, "tiny", {"input": ["x" * 9000, "y"]})
+    assert worst(embed, 2048).tokens == 4096 and worst(embed, 2048).completion == 0
+
+
+@given(st.text(max_size=200), st.integers(1, 5000), st.integers(1, 4), st.integers(64, 8192))
+def test_the_worst_is_at_least_what_any_tokenizer_could_count(text, longest, choices, context):
+    """A token for each byte of the text, and answers to their limit, within the context."""
+    found = worst(chat(messages=[{"role": "user", "content": text}], max_tokens=longest, n=choices), context)
+    prompt, answer = min(len(text.encode()), context), min(longest, context)
+    assert found.prompt >= prompt and found.completion >= answer * choices
+    assert found.tokens >= min(prompt + answer, context) + answer * (choices - 1)
+
+
+def test_to_an_upstream_a_call_says_how_long_its_answer_may_be():
+    """Else nobody knows; on each surface in its own field."""
+    with pytest.raises(Forbidden, match="nobody knows how many an upstream's answer"):
+        worst(sent(messages=[]), 0)
+    with pytest.raises(Forbidden, match="upstream"):
+        worst(sent(messages=[], max_output_tokens=5), 0)  # which is another surface's
+    found = worst(sent(messages=[], max_tokens=5, max_completion_tokens=9, n=2), 0)
+    assert found.completion == 18 and found.tokens == found.prompt + 18
+    assert worst(sent(Kind.RESPONSE, input="hi", max_output_tokens=7), 0).completion == 7
+    assert worst(sent(Kind.EMBEDDING, input="hi"), 0).completion == 0
+    assert worst(sent(Kind.COMPLETION, prompt="hi", max_tokens=7, best_of=3), 0).completion == 21
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "'image_url'"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "'input_file'"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "'item_reference'"),
+        ({"input": "hi", "previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"input": "hi", "conversation": "c"}, "conversation"),
+        ({"input": "hi", "tools": [{"type": "web_search"}]}, "'web_search'"),
+    ],
+)
+def test_what_an_upstream_may_count_more_for_than_its_bytes_is_refused_under_a_limit(body, said):
+    """By name: a picture, a file, what it has kept, tools that it runs itself."""
+    kind = Kind.RESPONSE if "input" in body else Kind.CHAT
+    with pytest.raises(Forbidden, match="nobody knows how many this call") as caught:
+        worst(sent(kind, **body, max_tokens=5, max_output_tokens=5), 0)
+    assert said in caught.value.message
