@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH ?= torch==2.13.0
 DEMO ?= .demo
 
-.PHONY: up install install-tune install-test demo test bench bench-scan bench-traffic bench-verdict bench-canary bench-sensitive bench-tuning interop soak fuzz lint lock docs clean
+.PHONY: up install install-tune install-test demo test bench bench-scan bench-traffic bench-verdict bench-canary bench-sensitive bench-guard bench-tuning interop soak fuzz lint lock docs clean
 
 up: install            ## set up, then serve in the foreground
 	@exec $(BIN)/freehold up
@@ -46,6 +46,9 @@ bench-canary: install-test   ## simulate the canary's test; writes docs/referenc
 
 bench-sensitive: install-test  ## what the detectors find on labelled lines; writes docs/reference/sensitive.md
 	$(BIN)/python benchmarks/sensitive.py
+
+bench-guard: install-test  ## what the guard costs a call; writes docs/reference/guard.md
+	$(BIN)/python benchmarks/guard.py
 
 interop: install-test  ## let Inspect AI itself read a log of ours
 	$(BIN)/python benchmarks/interop.py

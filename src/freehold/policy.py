@@ -6,6 +6,7 @@ from freehold.types import Caller, Decision, Request, Role
 
 MAY_CALL = frozenset({Role.ADMIN, Role.OPERATOR, Role.MEMBER})
 MAY_LOOK = frozenset({Role.ADMIN, Role.OPERATOR, Role.AUDITOR})
+MAY_ERASE = frozenset({Role.ADMIN})
 MAY_MOVE = frozenset({Role.ADMIN, Role.OPERATOR})
 
 
@@ -32,6 +33,15 @@ def may_move(caller: Caller) -> Decision:
     """May this caller point an alias elsewhere?"""
     if caller.role not in MAY_MOVE:
         return Decision(False, f"The role of {caller.name!r} is {caller.role.value}, which may not move an alias.")
+    return Decision(True)
+
+
+def may_erase(caller: Caller) -> Decision:
+    """May this caller have recorded calls erased?"""
+    if caller.role not in MAY_ERASE:
+        return Decision(
+            False, f"The role of {caller.name!r} is {caller.role.value}, which may not erase recorded calls."
+        )
     return Decision(True)
 
 

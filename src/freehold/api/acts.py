@@ -23,6 +23,20 @@ class Move(Strict):
     act: Literal["rollback"]
 
 
+class Erase(Strict):
+    """Recorded calls that are to go: of a task, of a caller, from before a time (ISO 8601); all of what is not said.
+    Without ``confirm`` they are counted."""
+
+    task: Text | None = None
+    caller: Text | None = None
+    before: Text | None = None
+    confirm: bool = False
+
+
+class Expire(Strict):
+    """The recorded calls whose days are over."""
+
+
 class Act(Struct, frozen=True):
     """A path that takes a body and does what it says."""
 
@@ -33,4 +47,6 @@ class Act(Struct, frozen=True):
 
 FEEDBACK = Act("/admin/feedback", Feedback, "Say whether an answer was good, while its call is in a canary")
 MOVE = Act("/admin/aliases", Move, "Move an alias back")
-EVERY = (FEEDBACK, MOVE)
+ERASE = Act("/admin/traffic/erase", Erase, "Erase recorded calls; without `confirm`, count them")
+EXPIRE = Act("/admin/traffic/expire", Expire, "Erase the recorded calls whose days are over")
+EVERY = (FEEDBACK, MOVE, ERASE, EXPIRE)

@@ -4,6 +4,7 @@ of the whole API; and what applications say of their calls."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import msgspec
@@ -12,7 +13,8 @@ from freehold import policy
 from freehold.answer import House
 from freehold.api import acts, document
 from freehold.api.message import HttpResponse
-from freehold.errors import CannotDo, Conflict, Forbidden
+from freehold.errors import BadRequest, CannotDo, Conflict, Forbidden, NotFound
+from freehold.samples import ORDER_ONLY
 from freehold.types import Caller, Decision, SeatView, TicketView
 
 Page = Callable[[Caller], HttpResponse]
@@ -31,20 +33,35 @@ class Moves(Protocol):
         """What an application says of one of its calls. Raises NotFound."""
 
 
+class Records(Protocol):
+    """What the house keeps of texts."""
+
+    def facts(self) -> dict[str, Any]:
+        """How long each task's calls are kept, and with which key."""
+
+    def erase(self, task: str, caller: str | None, before: float | None, *, confirm: bool, by: str) -> dict[str, Any]:
+        """Erase recorded calls, or only count them. Raises CannotDo."""
+
+    def expire(self, by: str) -> dict[str, Any]:
+        """Erase those whose days are over. Raises CannotDo."""
+
+
 class Admin:
     """``open_to_all`` are the two paths that need no key; ``pages`` are those that do, and ``acts`` those that do
     something, which may wait for the disk. ``facts`` do not change; ``outside`` tells what the gateway knows of its
     upstreams and their relay."""
 
     def __init__(
-        self, house: House, facts: Mapping[str, Any], moves: Moves, outside: Callable[[], dict[str, Any]] = dict
-    ):
-        self._house, self._moves, self._outside = house, moves, outside
+        self, house: House, facts: Mapping[str, Any], moves: Moves, outside: Callable[[], dict[str, Any]] = dict,
+        records: Records | None = None,
+    ):  # fmt: skip
+        self._house, self._moves, self._outside, self._records = house, moves, outside, records
         self._facts = dict(facts)
         self.is_up = False  # until the engines that were asked for are
         self.open_to_all: dict[str, Callable[[], HttpResponse]] = {"/healthz": self.health, "/readyz": self.ready}
         self.pages: dict[str, Page] = {
             "/admin/aliases": self.aliases,
+            "/admin/traffic": self.traffic,
             "/admin/status": self.status,
             "/admin/queue": self.queue,
             "/openapi.json": self.openapi,
@@ -52,6 +69,8 @@ class Admin:
         self.acts: dict[str, tuple[acts.Act, Callable[[Caller, Any], HttpResponse]]] = {
             acts.FEEDBACK.path: (acts.FEEDBACK, self.feedback),
             acts.MOVE.path: (acts.MOVE, self.move),
+            acts.ERASE.path: (acts.ERASE, self.erase),
+            acts.EXPIRE.path: (acts.EXPIRE, self.expire),
         }
 
     def health(self) -> HttpResponse:
@@ -98,9 +117,54 @@ class Admin:
         except CannotDo as error:
             raise Conflict(error.message, hint=error.hint) from None
 
+    def traffic(self, caller: Caller) -> HttpResponse:
+        """How long recorded calls are kept."""
+        _allow(policy.may_look(caller))
+        try:
+            return _json(200, self._kept.facts())
+        except CannotDo as error:
+            raise Conflict(error.message, hint=error.hint) from None
+
+    def erase(self, caller: Caller, wanted: acts.Erase) -> HttpResponse:
+        """Erase recorded calls, or count those that would go."""
+        _allow(policy.may_erase(caller))
+        before = _instant(wanted.before) if wanted.before else None
+        by = f"key {caller.name}"
+        try:
+            gone = self._kept.erase(wanted.task or "", wanted.caller, before, confirm=wanted.confirm, by=by)
+        except CannotDo as error:
+            raise Conflict(error.message, hint=error.hint) from None
+        return _json(200, gone)
+
+    def expire(self, caller: Caller, _wanted: acts.Expire) -> HttpResponse:
+        """Erase the recorded calls whose days are over."""
+        _allow(policy.may_erase(caller))
+        try:
+            return _json(200, self._kept.expire(f"key {caller.name}"))
+        except CannotDo as error:
+            raise Conflict(error.message, hint=error.hint) from None
+
+    @property
+    def _kept(self) -> Records:
+        if self._records is None:
+            raise NotFound("Nothing is recorded here.")
+        return self._records
+
     def openapi(self, _caller: Caller) -> HttpResponse:
         """The API's own description."""
         return _json(200, document.openapi())
+
+
+def _instant(text: str) -> float:
+    """A day or a time, of UTC where it names no zone. Raises BadRequest."""
+    try:
+        found = datetime.fromisoformat(text)
+        at = (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        at = 0.0
+    if at < ORDER_ONLY:
+        raise BadRequest("before is no date after 1973.", hint="Write it like 2026-05-03.", param="before")
+    return at
 
 
 def _allow(decision: Decision) -> None:

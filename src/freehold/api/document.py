@@ -65,6 +65,7 @@ LOOKS = {
     "/v1/models/{model}": ("One model", True),
     "/admin/aliases": ("What each alias points at, and how its canary goes", True),
     "/admin/queue": ("Who is answered and who waits", True),
+    "/admin/traffic": ("How long recorded calls are kept, and with which key", True),
     "/admin/status": ("What is true now", True),
     "/openapi.json": ("This document", True),
 }
