@@ -26,7 +26,7 @@ _GROWING = {"messages": 1, "input": 1, "prompt": 1}  # what comes last, so that 
 _OPAQUE = frozenset({"signature", "encrypted_content"})
 _BASE64 = re.compile(r"[A-Za-z0-9+/_=\s-]*+")
 _DATA_URL = re.compile(r"data:[\w.+/;=-]{0,128};base64,")
-_PLAIN = re.compile(r"[A-Za-z_-]{0,32}")  # no kind has a name like that
+_PLAIN = re.compile(r"[A-Za-z_-]{0,32}|[0-9]{1,6}")  # no kind looks like that
 _SMALL = 256  # characters that are read, whatever they are called
 LONGEST_BESIDE = 512  # characters of a value that its key may say something of
 
