@@ -40,7 +40,16 @@ from freehold.engine.pool import Pool
 from freehold.engine.power import meter
 from freehold.engine.remote import Relay, RemoteEngine, relaying
 from freehold.engine.upstream import REMOTE, Upstream, all_of, check_names
-from freehold.errors import BadConfig, BadModel, CannotDo, ModelNotFound, PortTaken, SealMissing, UnsafeBind
+from freehold.errors import (
+    BadConfig,
+    BadModel,
+    CannotDo,
+    ModelNotFound,
+    PortTaken,
+    SealMissing,
+    StoreFailed,
+    UnsafeBind,
+)
 from freehold.guard import Guard
 from freehold.guard.rules import Place
 from freehold.home import Home, Running
@@ -434,7 +443,7 @@ class _Records:
 
     def erase(self, task: str, caller: str | None, before: float | None, *, confirm: bool, by: str) -> dict[str, Any]:
         """See `api.admin.Records.erase`."""
-        wish = retention.Wish(task, caller, before)
+        wish = retention.check(retention.Wish(task, caller, before))
         with self._open() as shelf:
             gone = []
             if shelf is not None:
@@ -600,7 +609,8 @@ def _admitted(opened: Parts, path: Path, host: Host) -> Manifest:
 def _check_key(opened: Parts) -> None:
     """Before anything is recorded: the key of recorded calls can be read, and is the one in use."""
     if opened.ring.writes.id or opened.home.traffic.exists():
-        opened.samples.ready()
+        with contextlib.suppress(StoreFailed):  # whoever records says so, and tries again
+            opened.samples.ready()
 
 
 def _check_bind(server: ServerSettings) -> None:

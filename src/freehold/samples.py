@@ -27,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from freehold.errors import BadTraffic, StoreFailed
 from freehold.store import Store, cause
 from freehold.store.cipher import PLAIN, Ring, Sealer
-from freehold.store.sealed import Key, adopt, opened, otherwise, reseal, sealed
+from freehold.store.sealed import Key, adopt, check, opened, otherwise, reseal, sealed
 from freehold.store.traffic import imports, samples, sealing, skips
 from freehold.types import Import, Outline, Sample, Split, Task, Unusable
 
@@ -302,9 +302,15 @@ class Samples:
             return connection.execute(select(sealing.c.key)).scalar()
 
     def ready(self) -> None:
-        """Use the ring's key, if none was used yet. Raises WrongKey where another is in use."""
-        with self._store.write() as connection:
-            adopt(connection, self._ring)
+        """Use the ring's key, if none was used yet. Raises WrongKey where another is in use, StoreFailed."""
+        try:
+            with self._store.reader() as connection:
+                known = check(connection, self._ring)
+            if known is None and self._ring.writes.id:
+                with self._store.write() as connection:
+                    adopt(connection, self._ring)
+        except self._store.errors as error:
+            raise StoreFailed(f"Recorded calls cannot be read: {cause(error)}.", hint="See to the disk.") from None
 
     def take_key(self) -> None:
         """From now on the ring's key is the one to write with."""

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from freehold.errors import BadTask, CannotDo, FreeholdError
 from freehold.ledger import Ledger
+from freehold.names import shown
 from freehold.results import Results
 from freehold.samples import Samples
 from freehold.store import Store
@@ -71,16 +72,22 @@ class Span(Struct, frozen=True):
     oldest: float
 
 
+def check(wish: Wish) -> Wish:
+    """The same wish. Raises CannotDo where it says nothing, and would mean everything there is."""
+    if not wish.task and wish.is_everything:
+        raise CannotDo("Nothing says which calls are meant.", hint="Name a task, a caller or a time.")
+    return wish
+
+
 def chosen(shelf: Shelf, wish: Wish) -> dict[str, list[str]]:
     """The ids of the calls that a wish means, by task; tasks of which it means none are left out.
 
     Raises:
-        CannotDo: it means everything there is, and says nothing.
+        CannotDo: it says nothing, or there is no such task.
     """
-    if not wish.task and wish.is_everything:
-        raise CannotDo(
-            "Nothing says which calls are meant.", hint="Name a task, a caller (--caller) or a time (--before)."
-        )
+    check(wish)
+    if wish.task and not _is_known(shelf, wish.task):
+        raise CannotDo(f"Nothing is recorded of a task {shown(wish.task)!r}.", hint="'freehold traffic list' has them.")
     names = [wish.task] if wish.task else sorted(shelf.samples.counts())
     found = {name: shelf.samples.chosen(name, caller=wish.caller, before=wish.before) for name in names}
     return {name: ids for name, ids in found.items() if ids}
@@ -95,7 +102,7 @@ def erase(shelf: Shelf, wish: Wish, *, actor: str) -> list[Gone]:
     """Remove the calls that a wish means, for good: from the file and from its log.
 
     Raises:
-        CannotDo: it says nothing.
+        CannotDo: as `chosen`.
         Unaccountable: the audit chain cannot be written; then nothing was removed.
         StoreFailed: the database cannot be written, or somebody reads it all the while.
     """
@@ -139,6 +146,10 @@ def spans(shelf: Shelf) -> list[Span]:
 def salted(salt: str, words: Iterable[str]) -> str:
     """SHA-256 of a salt in hexadecimal and of words, each on a line of its own: what an event says of them."""
     return "sha256:" + hashlib.sha256("\n".join([salt, *words]).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _is_known(shelf: Shelf, task: str) -> bool:
+    return task in shelf.samples.counts() or task in shelf.tasks.names() or bool(shelf.samples.imports(task))
 
 
 def _kept_for(shelf: Shelf) -> dict[str, int]:
