@@ -353,7 +353,7 @@ def test_nothing_goes_that_cannot_be_accounted_for(shelf, monkeypatch):
 
 def test_the_server_says_what_goes_wrong_and_tries_again(shelf):
     """A missing key, a full disk: the sentence is in the status, and nothing raises."""
-    found = [WrongKey("no key"), shelf, None]
+    found = [WrongKey("no key"), OSError("odd"), shelf, None]
 
     def give():
         one = found.pop(0)
@@ -364,6 +364,8 @@ def test_the_server_says_what_goes_wrong_and_tries_again(shelf):
     runs = retention.Retention(give)
     runs.run()
     assert runs.facts()["failing"] == "no key"
+    runs.run()
+    assert runs.failing == "An unexpected fault, OSError: odd."
     shelf.samples.keep("t", [call(1, at=1e9)])
     runs.run()
     assert runs.failing == "" and runs.facts()["erased"] == [{"task": "t", "calls": 1, "answers": 0}]
@@ -432,6 +434,7 @@ def test_the_commands_from_encrypting_to_erasing(freehold, tmp_path, monkeypatch
 def test_an_erasure_needs_to_know_what(freehold):
     """And says what would go before it does."""
     assert "Nothing says which calls" in freehold("traffic", "erase", "--yes")[2]
+    assert "Nothing is recorded of a task 'u'" in freehold("traffic", "erase", "u", "--yes")[2]
     assert "Two tasks are named" in freehold("traffic", "erase", "t", "--task", "u", "--yes")[2]
     code, out, _ = freehold("traffic", "erase", "--before", "2099-01-01", "--json")
     assert code == 2 and json.loads(out) == [{"task": "t", "calls": 3, "answers": 3}]

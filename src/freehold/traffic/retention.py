@@ -197,6 +197,8 @@ class Retention:
             self.failing = ""
         except FreeholdError as error:
             self.failing = error.message
+        except Exception as error:  # noqa: BLE001 - a database that is locked today is not so tomorrow
+            self.failing = f"An unexpected fault, {type(error).__name__}: {error}."
         self.at = time.time()
 
     def facts(self) -> dict[str, object]:
