@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH ?= torch==2.13.0
 DEMO ?= .demo
 
-.PHONY: up install install-tune install-test demo test bench bench-scan bench-traffic bench-verdict bench-canary bench-sensitive bench-audit bench-tuning interop soak fuzz lint lock docs clean
+.PHONY: up install install-tune install-test demo test bench bench-scan bench-traffic bench-verdict bench-canary bench-sensitive bench-audit bench-guard bench-tuning interop soak fuzz lint lock docs clean
 
 up: install            ## set up, then serve in the foreground
 	@exec $(BIN)/freehold up
@@ -49,6 +49,9 @@ bench-sensitive: install-test  ## what the detectors find on labelled lines; wri
 
 bench-audit: install-test  ## walk a chain of 1,000,000 events, hand it out and check it elsewhere; writes docs/reference/audit.md
 	$(BIN)/python benchmarks/audit.py
+
+bench-guard: install-test  ## what the guard costs a call; writes docs/reference/guard.md
+	$(BIN)/python benchmarks/guard.py
 
 interop: install-test  ## let Inspect AI itself read a log of ours
 	$(BIN)/python benchmarks/interop.py

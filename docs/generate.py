@@ -67,6 +67,25 @@ cached = 0.075
 
 | setting of `[cost.prices."MODEL"]` | default | meaning, in `cost.currency` |
 | --- | --- | --- |"""
+GUARD = """
+## What is done with secrets and personal data
+
+By where a text goes, and for the calls of one key by its name, each in a table of its own, in the file alone. Each
+setting is `allow`, `mask` or `refuse`. See [the guide](../guides/guard.md).
+
+```toml
+[guard.house]
+card = "refuse"
+
+[guard.upstream]
+personal = "mask"
+
+[guard.callers."support desk".upstream]
+email = "allow"
+```
+
+| setting of `[guard.house]`, `[guard.upstream]`, `[guard.capture]` | of |
+| --- | --- |"""
 UPSTREAMS = """
 ## For one upstream
 
@@ -163,7 +182,14 @@ def settings() -> str:
         shown = msgspec.json.encode(value).decode()
         lines.append(f"| `{name}` | `FREEHOLD_{name.replace('.', '_').upper()}` | `{shown}` | {meaning} |")
     upstream, price = _table(config.UpstreamSettings), _table(config.PriceSettings)
-    return "\n".join([*lines, MODELS + UPSTREAMS, *upstream, COST, *price, ""])
+    return "\n".join([*lines, MODELS + GUARD, *_actions(), UPSTREAMS, *upstream, COST, *price, ""])
+
+
+def _actions() -> list[str]:
+    """What the guard can be told to do something with."""
+    fields = msgspec.structs.fields(config.ActionSettings)
+    infos = [(field.name, msgspec.inspect.type_info(field.type)) for field in fields]
+    return [f"| `{name}` | {(info.extra_json_schema or {}).get('description', '')} |" for name, info in infos]
 
 
 def _table(settings: type) -> list[str]:

@@ -1,5 +1,6 @@
 """Secrets and personal data: what is found, what is not, and that a mask can be taken off again."""
 
+import json
 import re
 import subprocess
 import sys
@@ -11,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freehold import sensitive
-from freehold.sensitive import Hit, Kind, Names, Unmasker, find, in_request, mask, unmask
+from freehold.sensitive import Form, Hit, Kind, Names, Reading, Unmasker, find, mask, path, places, unmask
 from freehold.sensitive.find import _joined
+from freehold.sensitive.mask import LONGEST
 from freehold.sensitive.numbers import IBAN_LENGTHS, NATIONAL
 
 BODY = "\n".join(["MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7"] * 3)
@@ -205,7 +207,9 @@ def test_a_hit_never_holds_the_text():
     """Neither as it is nor in its repr."""
     for _, text, part in FOUND:
         for hit in find(text):
-            assert text[hit.start : hit.end] not in repr(hit) and (part or text) not in repr(in_request({"a": text}))
+            assert text[hit.start : hit.end] not in repr(hit)
+            (place,) = places({"a": text})
+            assert (part or text) not in repr(place) + repr(Reading(text))
     assert set(Hit.__struct_fields__) == {"kind", "start", "end", "what"}
 
 
@@ -297,54 +301,121 @@ def test_no_more_is_held_back_than_the_longest_placeholder(text, size):
     unmasker, came = Unmasker(Names()), 0
     for start in range(0, len(text), size):
         came += len(unmasker.feed(text[start : start + size]))
-        assert min(start + size, len(text)) - came <= 52
+        assert min(start + size, len(text)) - came < LONGEST
     assert came + len(unmasker.flush()) == len(text)
+
+
+def read(body: dict) -> list[tuple[str, Form, list[Kind]]]:
+    """What is found where."""
+    read = [(place, Reading(place.text, place.beside)) for place in places(body)]
+    return [(path(place.steps), place.form, [hit.kind for hit in one.hits]) for place, one in read if one.hits]
 
 
 def test_requests_are_walked():
     """Each text of either dialect, with the path that leads to it; media and names of roles are not read."""
     body = {
         "model": "jane@corp.de",
-        "system": [{"type": "text", "text": "I am a@corp.de"}],
         "messages": [
             {"role": "user", "content": "b@corp.de"},
             {"role": "user", "content": [{"type": "text", "text": "c@corp.de"}]},
             {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}]},
             {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": '{"to": "d@corp.de"}'}}]},
             {"role": "user", "content": [{"type": "tool_result", "content": [{"type": "text", "text": "e@corp.de"}]}]},
+            {"role": "assistant", "content": [{"type": "tool_use", "input": {"to": ["g@corp.de"], "n": 1}}]},
         ],
         "input": ["f@corp.de"],
+        "system": [{"type": "text", "text": "I am a@corp.de"}],
+        "tools": [{"function": {"parameters": {"properties": {"to": {"description": "as h@corp.de"}}}}}],
+        "user": "i@corp.de",
     }
-    assert [found.path for found in in_request(body)] == [
+    assert [found[0] for found in read(body)] == [
         "system[0].text",
+        "tools[0].function.parameters.properties.to.description",
+        "user",
         "messages[0].content",
         "messages[1].content[0].text",
         "messages[3].tool_calls[0].function.arguments",
         "messages[4].content[0].content[0].text",
+        "messages[5].content[0].input",
         "input[0]",
     ]
 
 
+def test_what_only_claims_to_be_formal_or_a_picture_is_read():
+    """A type that is an address, a data URL that is a sentence, a file that is text."""
+    data = "data:text/plain;base64,my mail is a@corp.de"
+    body = {"messages": [{"type": "a@corp.de", "url": data, "file_data": "a@corp.de " * 40, "detail": {"x": "a@b.de"}}]}
+    assert len(read(body)) == 4
+
+
+def test_tokens_and_media_are_told_as_unread():
+    """Nothing can be said of them."""
+    body = {"prompt": [1, 2], "messages": [{"url": "data:image/png;base64,aGk="}, {"data": "aGk=" * 100}]}
+    assert [path(place.steps) for place in places(body) if place.form is Form.UNREAD] == [
+        "prompt", "messages[0].url", "messages[1].data",
+    ]  # fmt: skip
+    assert [place.form for place in places({"input": [[1, 2], "text"]})] == [Form.UNREAD, Form.TEXT]
+
+
 def test_a_key_says_what_its_value_is():
-    """In a tool's arguments; the offsets are the value's own."""
-    (found,) = in_request({"messages": [{"content": [{"type": "tool_use", "input": {"password": "hunter2"}}]}]})
-    assert (found.path, found.hit.kind, found.hit.start, found.hit.end) == (
-        "messages[0].content[0].input.password", Kind.PASSWORD, 0, 7,
-    )  # fmt: skip
+    """In a tool's arguments, and beside a text."""
+    body = {"messages": [{"content": [{"type": "tool_use", "input": {"password": "hunter2"}}]}], "password": "hunter2"}
+    assert read(body) == [
+        ("password", Form.TEXT, [Kind.PASSWORD]),
+        ("messages[0].content[0].input", Form.TREE, [Kind.PASSWORD]),
+    ]
 
 
 def test_a_path_tells_nothing():
     """A key that is personal data itself is found, and stands in the path as a star."""
-    (found,) = in_request({"metadata": {"jane@corp.de": "x"}})
-    assert found.path == "metadata.*" and found.key and found.hit.kind is Kind.EMAIL
+    assert read({"schema": {"jane@corp.de": "x"}}) == [("schema.*", Form.KEY, [Kind.EMAIL])]
+    assert path(("schema", "jane@corp.de", 3, "text")) == "schema.*[3].text"
 
 
 def test_a_deep_request_is_walked():
     """Deeper than Python would go by itself."""
-    body = {"input": "a@corp.de"}
+    body: dict = {"content": "a@corp.de"}
     for _ in range(3000):
-        body = {"input": body}
-    assert len(in_request(body)) == 1
+        body = {"content": [body]}
+    assert [place.text for place in places(body)] == ["a@corp.de"]
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ('{"to": "\\nanna@corp.de"}', [Kind.EMAIL]),
+        ('{"to": "anna\\u0040corp.de", "n": 4}', [Kind.EMAIL]),
+        ('[{"label": "SSN", "value": "536-90-4399"}]', [Kind.NATIONAL_ID]),
+        ('{"card": 4111111111111111}', [Kind.CARD]),
+        ('{"a": {"password": "pa\\"ss\\\\wort7"}}', [Kind.PASSWORD]),
+        ('{"inner": "{\\"to\\": \\"\\\\nanna@corp.de\\"}"}', [Kind.EMAIL]),
+        ('{"anna@corp.de": "x"}', [Kind.EMAIL]),
+        ('{"key": "-----BEGIN PRIVATE KEY-----\\n' + "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC" * 3 + '"}', [Kind.PRIVATE_KEY]),
+        ('{"n": 5, "words": ["nothing", "here"]}', []),
+    ],
+)
+def test_json_in_a_text_stays_json(text, kinds):
+    """It is read unescaped, in the light of its keys and of JSON within; masked, it is JSON of the same form, with
+    nothing left of what was found; and the mask comes off."""
+    reading, names = Reading(text), Names()
+    assert [hit.kind for hit in reading.hits] == kinds
+    masked = reading.masked(names, set(Kind))
+    assert Reading(masked, again=True).hits == []
+    plain = json.loads(text)
+    assert type(json.loads(masked)) is type(plain) and (masked == text) == (not kinds)
+    unmasked = json.loads(unmask(masked, names, in_json=True))
+    assert unmasked == plain or unmasked == {"card": "4111111111111111"}
+
+
+@given(st.recursive(st.text() | st.sampled_from(["a@corp.de", "[EMAIL_1]", 'x"\\\n a@corp.de']) | st.integers(),
+                    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=8), inner)))  # fmt: skip
+def test_any_json_is_masked_and_unmasked(value):
+    """Whatever strings it holds; only numbers that were masked come back as strings."""
+    text = json.dumps(value)
+    names = Names()
+    masked = Reading(text).masked(names, {Kind.EMAIL})
+    assert json.loads(unmask(masked, names, in_json=True)) == value
+    assert "a@corp.de" not in masked
 
 
 HOSTILE = [

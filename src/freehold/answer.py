@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from freehold import identity, policy, route
 from freehold.engine.base import Reply
 from freehold.engine.seat import Ticket
 from freehold.errors import EngineFailed, Forbidden, FreeholdError, Refused
+from freehold.guard import Guard
 from freehold.lease import Lease, Leases
 from freehold.ledger import Ledger
 from freehold.types import Aim, Alias, Caller, Kind, Manifest, Outcome, Request, Route, Settlement, Usage
@@ -45,7 +47,7 @@ class Eye(Protocol):
 class House(Struct, frozen=True):
     """What a call needs of the house: the ledger, the leases on its engines, the models and the aliases by name, as
     they are when it asks, the names of the upstreams that run some of them, by the model's name, who records the answer
-    to a caller's request, if anybody does, and who watches the call, if it is in a canary."""
+    to a caller's request, if anybody does, who watches the call, if it is in a canary, and what guards the texts."""
 
     ledger: Ledger
     leases: Leases
@@ -54,6 +56,7 @@ class House(Struct, frozen=True):
     tap: Callable[[Caller, Request], Tap | None] = lambda caller, request: None
     aliases: Callable[[], Mapping[str, Alias]] = dict
     eye: Callable[[str, Caller, Kind, Aim], Eye | None] = lambda call_id, caller, kind, aim: None
+    guard: Guard = msgspec.field(default_factory=Guard)
 
 
 class Beginning(Struct, frozen=True):
@@ -74,7 +77,7 @@ async def answer(
     answer the last bytes before its settlement is.
 
     Raises:
-        Refused, Failed: as `policy`, `route`, the lease, the ledger and the engine do.
+        Refused, Failed: as `policy`, `route`, the guard, the lease, the ledger and the engine do.
     """
     tally = _Tally()
     failure: FreeholdError | None = None
@@ -93,9 +96,10 @@ async def answer(
         request = policy.within(request, lease.limits)
         way = _route(house, request)
         tally.manifest = way.model
-        tap = house.tap(caller, request)
-        await lease.take(request, way.model)
-        reply = tally.reply = lease.ask(request)
+        given = await house.guard(caller, request, leaves=bool(way.upstream))
+        tap = house.tap(caller, given.request)
+        await lease.take(given.request, way.model)
+        reply = tally.reply = given.over(lease.ask(given.request), tap)
         if way.upstream:
             await entry.leaves()
         while piece := await reply.read():
@@ -104,8 +108,6 @@ async def answer(
                     await entry.on_disk()
                 tally.first_byte()
                 yield Beginning(reply.media_type, (*lease.headers, _whose(way)))
-            if tap is not None:
-                tap.take(piece)
             if tally.eye is not None:
                 tally.eye.take(piece)
             if reply.complete:

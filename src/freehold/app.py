@@ -43,7 +43,18 @@ from freehold.engine.pool import Pool
 from freehold.engine.power import meter
 from freehold.engine.remote import Relay, RemoteEngine, relaying
 from freehold.engine.upstream import REMOTE, Upstream, all_of, check_names
-from freehold.errors import BadConfig, BadModel, CannotDo, ModelNotFound, PortTaken, SealMissing, UnsafeBind
+from freehold.errors import (
+    BadConfig,
+    BadModel,
+    CannotDo,
+    ModelNotFound,
+    PortTaken,
+    SealMissing,
+    StoreFailed,
+    UnsafeBind,
+)
+from freehold.guard import Guard
+from freehold.guard.rules import Place
 from freehold.home import Home, Running
 from freehold.lease import Leases
 from freehold.ledger import Audit, Ledger
@@ -52,9 +63,10 @@ from freehold.prices import PriceList, Tariff, charge
 from freehold.results import Results
 from freehold.samples import Samples
 from freehold.store import TRAFFIC, Store, canonical
+from freehold.store.cipher import Ring, load
 from freehold.task import Tasks
 from freehold.teams import Office
-from freehold.traffic import heard
+from freehold.traffic import heard, retention
 from freehold.traffic.capture import Capture
 from freehold.types import (
     Answer,
@@ -125,6 +137,7 @@ class Parts(Struct):
     audit: Audit
     rules: Rules
     _traffic: Store | None = None
+    _ring: Ring | None = None
 
     @property
     def traffic(self) -> Store:
@@ -135,13 +148,27 @@ class Parts(Struct):
 
     @property
     def samples(self) -> Samples:
-        """The recorded calls."""
-        return Samples(self.traffic)
+        """The recorded calls. Raises BadConfig where their key cannot be read."""
+        return Samples(self.traffic, self.ring)
 
     @property
     def results(self) -> Results:
         """What candidates made of them."""
-        return Results(self.traffic)
+        return Results(self.traffic, self.ring)
+
+    @property
+    def ring(self) -> Ring:
+        """The key that recorded calls are encrypted with. Raises BadConfig where it cannot be read."""
+        if self._ring is None:
+            self._ring = Ring(load(self.settings.traffic.key_file))
+        return self._ring
+
+    @property
+    def shelf(self) -> retention.Shelf:
+        """What is kept of texts, for whoever erases it."""
+        return retention.Shelf(
+            self.traffic, self.samples, self.results, self.tasks, self.ledger, self.settings.traffic.days
+        )
 
     @property
     def tasks(self) -> Tasks:
@@ -337,6 +364,7 @@ def serve(home: Home, settings: Settings, host: Host, *, models: Sequence[Path] 
         opened.audit.check()
         wanted = [_admitted(opened, path, host) for path in models] or _usual(opened, host)
         check_names(upstreams, opened.vault.models())
+        _check_key(opened)
         for manifest in wanted:
             opened.check(manifest, lambda done, total: host.progress("verifying", done, total))
         if not opened.keys.list():
@@ -462,6 +490,61 @@ class _Books:
         return itertools.chain([first], lines)
 
 
+class _Records:
+    """What operators see and do of what is kept of texts (`api.admin.Records`)."""
+
+    def __init__(self, opened: Parts):
+        self._opened = opened
+        self.retention = retention.Retention(self._shelf)
+
+    def facts(self) -> dict[str, Any]:
+        """See `api.admin.Records.facts`."""
+        key, last = self._opened.ring.writes.id, self.retention.facts()
+        with self._open() as shelf:
+            spans = retention.spans(shelf) if shelf else []
+            plain = shelf.samples.unsealed() if shelf and key else 0
+        return {"tasks": msgspec.to_builtins(spans), "key": key, "not_encrypted": plain, "expired": last}
+
+    def erase(self, task: str, caller: str | None, before: float | None, *, confirm: bool, by: str) -> dict[str, Any]:
+        """See `api.admin.Records.erase`."""
+        wish = retention.check(retention.Wish(task, caller, before))
+        with self._open() as shelf:
+            gone = []
+            if shelf is not None:
+                gone = retention.erase(shelf, wish, actor=by) if confirm else retention.counted(shelf, wish)
+        return {"erased": confirm, "calls": msgspec.to_builtins(gone)}
+
+    def expire(self, by: str) -> dict[str, Any]:
+        """See `api.admin.Records.expire`."""
+        with self._open() as shelf:
+            gone = retention.expire(shelf, actor=by) if shelf is not None else []
+        return {"erased": True, "calls": msgspec.to_builtins(gone)}
+
+    async def daily(self) -> None:
+        """Erase what is due now and every day; an hour later where it failed."""
+        while True:
+            await asyncio.to_thread(self.retention.run)
+            await asyncio.sleep(3600 if self.retention.failing else retention.DAY)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[retention.Shelf | None]:
+        shelf = self._shelf()
+        try:
+            yield shelf
+        finally:
+            if shelf is not None:
+                shelf.store.close()
+
+    def _shelf(self) -> retention.Shelf | None:
+        """With a database of its own, for another thread; None where nothing was ever recorded."""
+        opened = self._opened
+        if not opened.home.traffic.exists():
+            return None
+        store = Store(opened.home.traffic, TRAFFIC)
+        kept = Samples(store, opened.ring), Results(store, opened.ring)
+        return retention.Shelf(store, *kept, opened.tasks, opened.ledger, opened.settings.traffic.days)
+
+
 class _Running:
     """One run of the server."""
 
@@ -474,14 +557,16 @@ class _Running:
         settings = opened.settings
         self.meter = meter(settings.cost.energy_counters)
         self.pool = Pool(workshop, settings.pool, settings.queue, outside.seats, self.meter)
-        recorded = lambda: Samples(Store(opened.home.traffic, TRAFFIC))  # noqa: E731
-        self.capture = Capture(recorded, opened.tasks.every, opened.home.tasks)
+        recorded = lambda: Samples(Store(opened.home.traffic, TRAFFIC), opened.ring)  # noqa: E731
+        self.guard, self.records = Guard(settings.guard), _Records(opened)
+        self.capture = Capture(recorded, opened.tasks.every, opened.home.tasks, self.guard.recorded)
         models = outside.with_vault(opened.vault.models)
         leases = Leases(self.pool, opened.rules.now, *_books(opened), self._context)
         self.watch = promote.Watch(opened.desk, opened.rule, _heard, settings.canary.feedback_seconds)
         self.house = House(
-            opened.ledger, leases, models, outside.names, self.capture.tap, opened.aliases.now, self.watch.eye
-        )
+            opened.ledger, leases, models, outside.names, self.capture.tap, opened.aliases.now, self.watch.eye,
+            self.guard,
+        )  # fmt: skip
 
     async def run(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
         settings = self.opened.settings
@@ -492,17 +577,19 @@ class _Running:
         if self.outside.relay is not None:
             self.outside.relay.listen()
         address = _address(listener, tls)
+        self.guard.warm(Place.HOUSE, *([Place.UPSTREAM] if self.outside.engines else []))
         self.capture.start()
         self.watch.start()
         moves, books = _Moves(self.opened, self.watch), _Books(self.opened)
         people = People(self.house, self.opened.keys, self.opened.office)
-        admin = Admin(self.house, self._facts(address), moves, self._now, people, books)
+        admin = Admin(self.house, self._facts(address), moves, self._now, people, books, self.records)
         router = Router(self.house, self.opened.keys, admin)
         server = Server(router.handle, router.gate, router.on_error, _room(settings))
         running = Running(
             pid=os.getpid(), address=address, socket=own_listener.getsockname(),
             key=self.opened.keys.session_key(OWNER_NAME),
         )  # fmt: skip
+        expiring = asyncio.create_task(self.records.daily())
         try:
             self.opened.ledger.record("server.started", "server", actor="freehold", detail=_begins(self.opened))
             self.opened.audit.start()
@@ -518,11 +605,13 @@ class _Running:
                 router.stopping = True
                 await server.stop(settings.server.grace)
         finally:
+            expiring.cancel()
             try:
                 await self.pool.stop()
             finally:
                 self.capture.stop()
                 self.watch.stop()
+                self.guard.close()
                 await self.opened.ledger.stop()
                 self.opened.audit.stop()
                 self.opened.keys.close()
@@ -553,7 +642,8 @@ class _Running:
         """What status shows and changes."""
         energy = {"counters": self.meter.names, "why": self.meter.why, "idle_joules": self.meter.idle}
         said = {"capture": self.capture.state(), "audit": self.opened.audit.state()}
-        return self.outside.facts() | msgspec.to_builtins(said) | {"energy": energy}
+        facts = {"guard": self.guard.facts(), "energy": energy}
+        return self.outside.facts() | msgspec.to_builtins(said) | facts
 
     async def _bring_up(self, stop: asyncio.Event) -> bool:
         """Bring up the engines that were asked for, unless told to stop meanwhile. Raises what the first that
@@ -633,6 +723,13 @@ def _admitted(opened: Parts, path: Path, host: Host) -> Manifest:
             f"No engine here opens {manifest.format}, which {path} is.", hint="Give a .gguf file of a model."
         )
     return manifest
+
+
+def _check_key(opened: Parts) -> None:
+    """Before anything is recorded: the key of recorded calls can be read, and is the one in use."""
+    if opened.ring.writes.id or opened.home.traffic.exists():
+        with contextlib.suppress(StoreFailed):  # whoever records says so, and tries again
+            opened.samples.ready()
 
 
 def _check_bind(server: ServerSettings) -> None:

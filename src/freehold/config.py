@@ -252,6 +252,64 @@ class TrustSettings(Struct, frozen=True, forbid_unknown_fields=True):
     signers: dict[str, str] = {}  # a table: in the file alone
 
 
+Action = Literal["allow", "mask", "refuse"]
+
+
+class ActionSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """A table ``[guard.house]``, ``[guard.upstream]`` or ``[guard.capture]``: what is done with each kind of secret and
+    personal data. A kind wins over its group; what is not set is as docs/guides/guard.md says."""
+
+    secrets: Annotated[Action | UnsetType, Meta(description="all secrets: the next five")] = UNSET
+    private_key: Annotated[Action | UnsetType, Meta(description="private keys")] = UNSET
+    jwt: Annotated[Action | UnsetType, Meta(description="JSON Web Tokens")] = UNSET
+    api_key: Annotated[Action | UnsetType, Meta(description="keys and tokens of known issuers")] = UNSET
+    password: Annotated[Action | UnsetType, Meta(description="passwords beside their name, and in URLs")] = UNSET
+    secret: Annotated[Action | UnsetType, Meta(description="random words that are called a secret")] = UNSET
+    personal: Annotated[Action | UnsetType, Meta(description="all personal data: the next six")] = UNSET
+    card: Annotated[Action | UnsetType, Meta(description="payment cards")] = UNSET
+    iban: Annotated[Action | UnsetType, Meta(description="bank accounts")] = UNSET
+    national_id: Annotated[Action | UnsetType, Meta(description="national identity numbers")] = UNSET
+    email: Annotated[Action | UnsetType, Meta(description="e-mail addresses")] = UNSET
+    phone: Annotated[Action | UnsetType, Meta(description="telephone numbers")] = UNSET
+    ip_address: Annotated[Action | UnsetType, Meta(description="public IP addresses")] = UNSET
+
+
+class GuardedCallerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """A table ``[guard.callers."NAME"]``: what is different for the calls of one key, by its name."""
+
+    house: ActionSettings = ActionSettings()
+    upstream: ActionSettings = ActionSettings()
+    capture: ActionSettings = ActionSettings()
+    restore: bool | UnsetType = UNSET
+
+
+class GuardSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is done with secrets and personal data before a text reaches an engine, an upstream or the disk; see
+    docs/guides/guard.md."""
+
+    restore: Annotated[bool, Meta(description="put what was masked in a request back into its answer")] = True
+    unread: Annotated[
+        Literal["allow", "refuse"],
+        Meta(description="requests with what no detector can read: pictures, sounds, files, prompts as token numbers"),
+    ] = "allow"
+    house: ActionSettings = ActionSettings()
+    upstream: ActionSettings = ActionSettings()
+    capture: ActionSettings = ActionSettings()
+    callers: dict[str, GuardedCallerSettings] = {}
+
+
+class TrafficSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How recorded calls are kept; see docs/guides/retention.md."""
+
+    days: Annotated[
+        int,
+        Meta(ge=0, le=36_500, description="days after which a recorded call is erased; 0: never; a task may differ"),
+    ] = 365
+    key_file: Annotated[
+        str, Meta(description="file with the key that encrypts recorded calls; or FREEHOLD_TRAFFIC_KEY holds the key")
+    ] = ""
+
+
 Money = Annotated[float, Meta(ge=0, le=1e9)]
 Watts = Annotated[float, Meta(ge=0, le=1e6)]
 
@@ -318,6 +376,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     callers: CallerSettings = CallerSettings()
     canary: CanarySettings = CanarySettings()
     trust: TrustSettings = TrustSettings()
+    guard: GuardSettings = GuardSettings()
+    traffic: TrafficSettings = TrafficSettings()
     cost: CostSettings = CostSettings()
     models: dict[str, ModelSettings] = {}
     upstreams: dict[str, UpstreamSettings] = {}
@@ -376,8 +436,12 @@ def names() -> dict[str, type]:
 
 
 def _plain(table: type) -> list[msgspec.structs.FieldInfo]:
-    """The fields of a table that are no table of their own: those have names of the user's, and stand in the file."""
-    return [field for field in msgspec.structs.fields(table) if field.default_factory is not dict]
+    """The fields of a table that are no table of their own: those stand in the file alone."""
+    return [
+        field
+        for field in msgspec.structs.fields(table)
+        if field.default_factory is not dict and (table is Settings or not isinstance(field.default, Struct))
+    ]
 
 
 def _read(path: Path, *, must_exist: bool) -> dict[str, Any]:

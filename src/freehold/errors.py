@@ -4,7 +4,8 @@
     ├── Refused                 the request is at fault (4xx)
     │   ├── BadRequest          400  cannot be read, or asks for something with a wrong value
     │   │   ├── Unsupported     400  understood, but neither Freehold nor this engine does it
-    │   │   └── ContextExceeded 400  the prompt is longer than the context
+    │   │   ├── ContextExceeded 400  the prompt is longer than the context
+    │   │   └── Sensitive       400  holds a secret or personal data that may not go there
     │   ├── Unauthenticated     401  no key, or one that is unknown, revoked or past its end
     │   ├── Forbidden           403  the key is good, the caller may not do this
     │   ├── NotFound            404  no such path
@@ -30,7 +31,7 @@
         ├── BadModel            ├── PortTaken      ├── SealMissing
         ├── AcquireFailed       ├── UnsafeBind     ├── StoreFailed
         ├── BadTask             ├── BadTraffic     ├── NotDecidable
-        └── ChainBroken
+        └── ChainBroken         └── WrongKey
 
 Each carries a stable ``code`` for programs, an HTTP ``status``, a message that says what and why, and a
 ``hint`` that says what to do next.
@@ -91,6 +92,14 @@ class ContextExceeded(BadRequest):
 
     def __init__(self, prompt_tokens: int, limit: int, *, hint: str | None = None):
         super().__init__(f"The prompt has {prompt_tokens} tokens and the context holds {limit}.", hint=hint)
+
+
+class Sensitive(BadRequest):
+    """The request holds a secret or personal data that may not go where it is sent. The message says of which kind it
+    is and where it stands, and never what it is."""
+
+    code = "sensitive_content"
+    hint = "Take it out, or have whoever runs Freehold allow or mask it in [guard]; see docs/guides/guard.md."
 
 
 class Unauthenticated(Refused):
@@ -303,6 +312,16 @@ class StoreFailed(CannotDo):
     """The database cannot be opened or written."""
 
     code = "store_failed"
+
+
+class WrongKey(CannotDo):
+    """Recorded calls are encrypted, and the key is missing or another one."""
+
+    code = "wrong_key"
+    hint = (
+        "Set traffic.key_file or FREEHOLD_TRAFFIC_KEY to the right key; to exchange keys, give "
+        "'freehold traffic encrypt' the old one too."
+    )
 
 
 class BadTask(CannotDo):

@@ -13,24 +13,30 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, RowMapping, Table, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Table, delete, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from freehold.errors import NotDecidable, StoreFailed
 from freehold.store import Store, cause
+from freehold.store.cipher import Ring
+from freehold.store.sealed import Key, adopt, opened, reseal, sealed
 from freehold.store.traffic import answers, candidates, fixings, looks, scores
 from freehold.types import Answer, Candidate, Fixing, Look, Replayed, Score, Usage
 
 INCUMBENT = "incumbent"  # whose scores these are, where they are no candidate's
 RERUN = "rerun"
+_ANSWER: Key = ("answers", "task", "candidate", "sample")
+_SCORE: Key = ("scores", "task", "of", "scorer", "sample")
 _PAGE = 500  # rows at once
 
 
 class Results:
-    """The results in one store."""
+    """The results in one store; ``ring`` has the keys that their texts are encrypted with. Whatever reads or writes a
+    text raises WrongKey where its key is not in the ring."""
 
-    def __init__(self, store: Store):
+    def __init__(self, store: Store, ring: Ring | None = None):
         self._store = store
+        self._ring = ring or Ring()
 
     def candidate(self, name: str, digest: str, settings: Mapping[str, Any], engine: str) -> Candidate:
         """The candidate of these, with its key, noted down."""
@@ -53,25 +59,29 @@ class Results:
             for replayed in found:
                 old = (scores.c.task == task) & (scores.c.of == candidate) & (scores.c.sample == replayed.sample)
                 connection.execute(delete(scores).where(old))
-            rows = [_answer_row(task, candidate, replayed) for replayed in found]
+            sealer = adopt(connection, self._ring)
+            bare = [_answer_row(task, candidate, replayed) for replayed in found]
+            rows = [sealed(sealer, row, _ANSWER, ("answer", "error")) for row in bare]
             connection.execute(insert(answers).prefix_with("OR REPLACE"), rows)
 
     def answers(self, task: str, candidate: str) -> dict[str, Replayed]:
         """A candidate's answers to the calls of a task, by the call's id."""
         wanted = select(answers).where(answers.c.task == task, answers.c.candidate == candidate)
         with self._store.reader() as connection:
-            return {row["sample"]: _replayed(row) for row in connection.execute(wanted).mappings()}
+            return {row["sample"]: _replayed(self._ring, row) for row in connection.execute(wanted).mappings()}
 
     def put_scores(self, task: str, of: str, scorer: str, found: Mapping[str, Score]) -> None:
         """Keep scores, by the call's id. Raises StoreFailed, or ValueError for a score that is no share."""
         if bad := [id for id, score in found.items() if not 0 <= score.value <= 1 or math.isnan(score.value)]:
             raise ValueError(f"the score of {bad[0]} is {found[bad[0]].value}, and not from 0 to 1")
         with self._writing("Scores") as connection:
-            rows = [
+            bare = [
                 {"task": task, "of": of, "scorer": scorer, "sample": id, "value": score.value,
                  "detail": msgspec.json.encode(score.detail), "error": score.error}
                 for id, score in found.items()
             ]  # fmt: skip
+            sealer = adopt(connection, self._ring)
+            rows = [sealed(sealer, row, _SCORE, ("detail", "error")) for row in bare]
             if rows:
                 connection.execute(insert(scores).prefix_with("OR REPLACE"), rows)
 
@@ -79,14 +89,11 @@ class Results:
         """Scores by the call's id."""
         wanted = select(scores).where(scores.c.task == task, scores.c.of == of, scores.c.scorer == scorer)
         with self._store.reader() as connection:
-            return {
-                row.sample: Score(row.value, msgspec.json.decode(row.detail), row.error)
-                for row in connection.execute(wanted)
-            }
+            return {row["sample"]: _score(self._ring, row) for row in connection.execute(wanted).mappings()}
 
     def kept(self) -> Kept:
         """The same results, for whoever only reads."""
-        return Kept(self._store)
+        return Kept(self._store, self._ring)
 
     def erase(self, task: str, ids: Sequence[str] | None = None) -> int:
         """Remove what was made of some calls, or of all of a task's: answers, and scores with their details. What was
@@ -98,6 +105,28 @@ class Results:
                     found = connection.execute(delete(table).where(table.c.task == task, *some(table)))
                 gone += found.rowcount
         return gone
+
+    def count(self, task: str, ids: Sequence[str]) -> int:
+        """How many answers there are to some calls."""
+        found = 0
+        with self._store.reader() as connection:
+            for some in _pages(ids):
+                wanted = select(func.count()).select_from(answers).where(answers.c.task == task, *some(answers))
+                found += connection.execute(wanted).scalar_one()
+        return found
+
+    def expire(self, task: str, before: float) -> int:
+        """Remove answers that were given before a time, with their scores. Returns how many."""
+        old = (answers.c.task == task) & (answers.c.at < before)
+        theirs = select(answers.c.sample).where(old, answers.c.candidate == scores.c.of).correlate(scores)
+        with self._writing("What is left") as connection:
+            connection.execute(delete(scores).where(scores.c.task == task, scores.c.sample.in_(theirs)))
+            return connection.execute(delete(answers).where(old)).rowcount
+
+    def reseal(self) -> Iterator[int]:
+        """Encrypt what another key encrypted, or none, with the ring's; see `Samples.reseal`."""
+        yield from reseal(self._store, self._ring, answers, _ANSWER, ("answer", "error"))
+        yield from reseal(self._store, self._ring, scores, _SCORE, ("detail", "error"))
 
     def fix(self, fixing: Fixing) -> Fixing:
         """Lay down what a round is judged by, unless that was done: what is laid down is returned, and stays."""
@@ -181,13 +210,19 @@ def _answer_row(task: str, candidate: str, found: Replayed) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _replayed(row: RowMapping) -> Replayed:
+def _replayed(ring: Ring, row: RowMapping) -> Replayed:
+    answer = opened(ring, row, "answer", _ANSWER)
     return Replayed(
         sample=row["sample"],
-        answer=msgspec.json.decode(row["answer"], type=Answer) if row["answer"] is not None else None,
-        error=row["error"],
+        answer=msgspec.json.decode(answer, type=Answer) if answer is not None else None,
+        error=opened(ring, row, "error", _ANSWER),
         usage=Usage(row["prompt_tokens"], row["completion_tokens"], row["cached_tokens"]),
         first_token_ms=row["first_token_ms"],
         total_ms=row["total_ms"],
         at=row["at"],
     )
+
+
+def _score(ring: Ring, row: RowMapping) -> Score:
+    detail = msgspec.json.decode(opened(ring, row, "detail", _SCORE))
+    return Score(row["value"], detail, opened(ring, row, "error", _SCORE))

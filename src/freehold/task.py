@@ -29,6 +29,7 @@ FILE = "task.toml"
 NAMED = ("schema", "file", "labels")  # settings of a scorer which, where they are text, are the path of a file
 MAX_TASK = 256 << 10  # bytes of TOML
 MAX_FILE = 16 << 20  # bytes of a file that a scorer names
+MAX_DAYS = 36_500
 MAX_TEXT = 2_000  # characters of any other text
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
@@ -47,6 +48,10 @@ class _Splits(Struct, frozen=True, forbid_unknown_fields=True):
     validation: float = 0.15
 
 
+class _Retention(Struct, frozen=True, forbid_unknown_fields=True):
+    days: int | None = None
+
+
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
     """The file, table by table; `Task` is the same, flat."""
 
@@ -60,6 +65,7 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
     terms: str = ""
     capture: _Capture = _Capture()
     splits: _Splits = _Splits()
+    retention: _Retention = _Retention()
 
 
 def load(path: Path) -> Task:
@@ -82,7 +88,7 @@ def parse(content: bytes, where: str) -> Task:
     capture, splits = file.capture, file.splits
     return Task(
         file.name, file.scorer, file.margin, file.alias, file.about, file.group, file.price, file.terms,
-        capture.on, capture.callers, splits.tuning, splits.validation,
+        capture.on, capture.callers, splits.tuning, splits.validation, file.retention.days,
     )  # fmt: skip
 
 
@@ -226,6 +232,11 @@ def _check(file: _File, where: str) -> None:
     if not isinstance(file.scorer.get("kind"), str):
         raise BadTask(f"{where}: [scorer] has no 'kind'.", hint=_EXAMPLE)
     _check_splits(file.splits, where)
+    if file.retention.days is not None and not 0 <= file.retention.days <= MAX_DAYS:
+        raise BadTask(
+            f"{where}: [retention] days is {file.retention.days}; it may be 0 to {MAX_DAYS:,}.",
+            hint="After so many days a recorded call is erased; 0 keeps it until you erase it.",
+        )
     texts = {"alias": file.alias, "about": file.about, "group": file.group, "price": file.price, "terms": file.terms}
     for key, text in texts.items():
         if len(text) > MAX_TEXT:

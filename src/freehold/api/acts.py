@@ -73,6 +73,20 @@ class SetLimits(Strict):
     limits: dict[str, int | float | list[str] | None] = field(default_factory=dict)
 
 
+class Erase(Strict):
+    """Recorded calls that are to go: of a task, of a caller, from before a time (ISO 8601); all of what is not said.
+    Without ``confirm`` they are counted."""
+
+    task: Text | None = None
+    caller: Text | None = None
+    before: Text | None = None
+    confirm: bool = False
+
+
+class Expire(Strict):
+    """The recorded calls whose days are over."""
+
+
 class Act(Struct, frozen=True):
     """A path that takes a body and does what it says."""
 
@@ -89,4 +103,6 @@ EXPORT = Act("/admin/audit/export", Export, "The audit chain as lines of JSON, s
 KEYS = Act("/admin/keys", Keys, "Make a key, which is shown this once, or revoke one")
 TEAMS = Act("/admin/teams", Teams, "Make or remove a team, or move a key into one or out of it")
 LIMITS = Act("/admin/limits", SetLimits, "Set or unset limits of a key or a team")
-EVERY = (FEEDBACK, MOVE, EVENTS, WALK, EXPORT, KEYS, TEAMS, LIMITS)
+ERASE = Act("/admin/traffic/erase", Erase, "Erase recorded calls; without `confirm`, count them")
+EXPIRE = Act("/admin/traffic/expire", Expire, "Erase the recorded calls whose days are over")
+EVERY = (FEEDBACK, MOVE, EVENTS, WALK, EXPORT, KEYS, TEAMS, LIMITS, ERASE, EXPIRE)

@@ -7,6 +7,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Protocol
 
@@ -17,7 +18,8 @@ from freehold.answer import House
 from freehold.api import acts, document
 from freehold.api.message import HttpResponse
 from freehold.api.people import People, allow, as_json
-from freehold.errors import CannotDo, Conflict
+from freehold.errors import BadRequest, CannotDo, Conflict
+from freehold.samples import ORDER_ONLY
 from freehold.types import Action, Caller, SeatView, TicketView
 
 Page = Callable[[Caller], HttpResponse | Awaitable[HttpResponse]]
@@ -53,6 +55,19 @@ class Books(Protocol):
         """The lines of a file of it, from an event on."""
 
 
+class Records(Protocol):
+    """What the house keeps of texts."""
+
+    def facts(self) -> dict[str, Any]:
+        """How long each task's calls are kept, and with which key."""
+
+    def erase(self, task: str, caller: str | None, before: float | None, *, confirm: bool, by: str) -> dict[str, Any]:
+        """Erase recorded calls, or only count them. Raises CannotDo."""
+
+    def expire(self, by: str) -> dict[str, Any]:
+        """Erase those whose days are over. Raises CannotDo."""
+
+
 class Admin:
     """``open_to_all`` are the two paths that need no key; ``pages`` are those that do, and ``acts`` those that do
     something, which may wait for the disk. ``facts`` do not change; ``outside`` tells what the gateway knows of its
@@ -60,9 +75,9 @@ class Admin:
 
     def __init__(
         self, house: House, facts: Mapping[str, Any], moves: Moves, outside: Callable[[], dict[str, Any]],
-        people: People, books: Books,
+        people: People, books: Books, records: Records,
     ):  # fmt: skip
-        self._house, self._moves, self._outside = house, moves, outside
+        self._house, self._moves, self._outside, self._records = house, moves, outside, records
         self._facts = dict(facts)
         self._books, self._walking = books, threading.Lock()
         self.is_up = False  # until the engines that were asked for are
@@ -70,6 +85,7 @@ class Admin:
         self.pages: dict[str, Page] = {
             "/admin/aliases": self.aliases,
             "/admin/audit/head": self.head,
+            "/admin/traffic": self.traffic,
             "/admin/status": self.status,
             "/admin/queue": self.queue,
             "/openapi.json": self.openapi,
@@ -80,6 +96,8 @@ class Admin:
             acts.EVENTS.path: (acts.EVENTS, self.events),
             acts.WALK.path: (acts.WALK, self.verify),
             acts.EXPORT.path: (acts.EXPORT, self.export),
+            acts.ERASE.path: (acts.ERASE, self.erase),
+            acts.EXPIRE.path: (acts.EXPIRE, self.expire),
         } | people.acts
 
     def health(self) -> HttpResponse:
@@ -129,17 +147,17 @@ class Admin:
 
     def head(self, caller: Caller) -> HttpResponse:
         """Where the audit chain ends, and its latest checkpoint: what is worth keeping elsewhere."""
-        allow(caller, Action.EXPORT)
+        allow(caller, Action.AUDIT)
         return as_json(200, self._books.head())
 
     def events(self, caller: Caller, wanted: acts.Events) -> HttpResponse:
         """Some events of the chain."""
-        allow(caller, Action.EXPORT)
+        allow(caller, Action.AUDIT)
         return as_json(200, {"events": self._books.events(wanted.since, wanted.limit, wanted.calls)})
 
     def verify(self, caller: Caller, _wanted: acts.Walk) -> HttpResponse:
         """Walk the chain; one at a time."""
-        allow(caller, Action.EXPORT)
+        allow(caller, Action.AUDIT)
         with self._alone():
             return as_json(200, self._books.verify())
 
@@ -161,6 +179,33 @@ class Admin:
         finally:
             self._walking.release()
 
+    def traffic(self, caller: Caller) -> HttpResponse:
+        """How long recorded calls are kept."""
+        allow(caller, Action.LOOK)
+        try:
+            return as_json(200, self._records.facts())
+        except CannotDo as error:
+            raise Conflict(error.message, hint=error.hint) from None
+
+    def erase(self, caller: Caller, wanted: acts.Erase) -> HttpResponse:
+        """Erase recorded calls, or count those that would go."""
+        allow(caller, Action.ERASE)
+        before = _instant(wanted.before) if wanted.before else None
+        by = f"key {caller.name}"
+        try:
+            gone = self._records.erase(wanted.task or "", wanted.caller, before, confirm=wanted.confirm, by=by)
+        except CannotDo as error:
+            raise Conflict(error.message, hint=error.hint) from None
+        return as_json(200, gone)
+
+    def expire(self, caller: Caller, _wanted: acts.Expire) -> HttpResponse:
+        """Erase the recorded calls whose days are over."""
+        allow(caller, Action.ERASE)
+        try:
+            return as_json(200, self._records.expire(f"key {caller.name}"))
+        except CannotDo as error:
+            raise Conflict(error.message, hint=error.hint) from None
+
     def openapi(self, _caller: Caller) -> HttpResponse:
         """The API's own description."""
         return as_json(200, document.openapi())
@@ -171,6 +216,18 @@ async def _streamed(lines: Iterator[bytes]) -> AsyncIterator[bytes]:
     with suppress(CannotDo):  # what comes before it is good, and has no end
         while piece := await asyncio.to_thread(lambda: b"".join(islice(lines, _LINES))):
             yield piece
+
+
+def _instant(text: str) -> float:
+    """A day or a time, of UTC where it names no zone. Raises BadRequest."""
+    try:
+        found = datetime.fromisoformat(text)
+        at = (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        at = 0.0
+    if at < ORDER_ONLY:
+        raise BadRequest("before is no date after 1973.", hint="Write it like 2026-05-03.", param="before")
+    return at
 
 
 def _seat(view: SeatView, caller: Caller, sees_all: bool) -> dict[str, Any]:

@@ -71,6 +71,7 @@ LOOKS = {
         True,
     ),
     "/admin/queue": ("Who is answered and who waits", True),
+    "/admin/traffic": ("How long recorded calls are kept, and with which key", True),
     "/admin/status": ("What is true now", True),
     "/admin/teams": ("Every team, with its live keys", True),
     "/openapi.json": ("This document", True),

@@ -54,6 +54,7 @@ def _facts(parts: Any) -> dict[str, Any]:
         "engines": [] if live is None else [_engine(engine) for engine in live["engines"]],
         "upstreams": [] if live is None else live["upstreams"],
         "capture": None if live is None else live["capture"],
+        "guard": None if live is None else live["guard"],
         "aliases": [_alias(alias) for alias in parts.aliases.every()],
         "models": [_model(parts, manifest) for manifest in parts.vault.list()],
         "ledger": {"calls": parts.ledger.totals(), "left_the_house": parts.ledger.left_the_house()},
@@ -146,6 +147,11 @@ def _show_capture(capture: dict[str, Any]) -> None:
         print(f"          {local.plain(capture['why'])}")
 
 
+def _show_guard(place: str, done: dict[str, dict[str, int]]) -> None:
+    counts = {action: ", ".join(f"{count:,} {kind}" for kind, count in kinds.items()) for action, kinds in done.items()}
+    print(f"  guard   {place}: {'; '.join(f'{action} {said}' for action, said in counts.items())}")
+
+
 def _show(facts: dict[str, Any]) -> None:
     state = f"answers at {facts['address']} ({facts['bind']})" if facts["running"] else "is not running"
     print(f"Freehold {facts['version']} {state}")
@@ -164,6 +170,8 @@ def _show(facts: dict[str, Any]) -> None:
         print(local.lines([f"  alias   {alias['alias']} -> {alias['model']}{share}"]))
     if facts["capture"] and any(facts["capture"].values()):
         _show_capture(facts["capture"])
+    for place, done in (facts["guard"] or {}).items():
+        _show_guard(place, done)
     for engine in facts["engines"]:
         if engine["kind"] == "remote":
             continue

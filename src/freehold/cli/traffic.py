@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import itertools
 import os
 import sys
 import time
@@ -18,9 +19,11 @@ from freehold import traffic
 from freehold.app import Parts
 from freehold.chart import terminal, words
 from freehold.cli import local
-from freehold.errors import BadTraffic, CannotDo
-from freehold.samples import ORDER_ONLY
-from freehold.traffic import export, formats, inspectlog, portrait, promptfoo
+from freehold.errors import BadTraffic, CannotDo, NotRunning
+from freehold.results import Results
+from freehold.samples import ORDER_ONLY, Samples
+from freehold.store import cipher
+from freehold.traffic import export, formats, inspectlog, portrait, promptfoo, retention
 from freehold.traffic.exchange import Row
 from freehold.types import Replayed, Sample, Split, Task
 
@@ -336,33 +339,110 @@ def _write_scored(parts: Parts, task: Task, calls: Iterable[Sample], arguments: 
 
 
 def _erase_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("task", help="a task with recorded calls")
+    parser.add_argument("task", nargs="?", default="", help="a task with recorded calls; all of them if none is named")
+    parser.add_argument("--task", dest="named", metavar="NAME", default="", help="the same")
     parser.add_argument("--caller", metavar="NAME", help="only this caller's")
     parser.add_argument("--before", metavar="DATE", help="only those made before it, as 2026-05-03 (ISO 8601)")
-    parser.add_argument("--yes", action="store_true", help="yes, remove them for good")
+    parser.add_argument("--yes", action="store_true", help="yes, remove them for good; without it they are counted")
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def _erase(parts: Parts, arguments: argparse.Namespace) -> int:
+    if arguments.task and arguments.named and arguments.task != arguments.named:
+        raise CannotDo("Two tasks are named.", hint="Name one, or none for all.")
     before = _date(arguments.before) if arguments.before else None
+    wish = retention.Wish(arguments.task or arguments.named, arguments.caller, before)
     if not arguments.yes:
-        raise CannotDo(f"Calls of {arguments.task} would be removed for good.", hint="Say so with --yes.")
-    gone = _erased(parts, arguments.task, arguments.caller, before)
-    detail = {"calls": gone, "caller": arguments.caller, "before": before}
-    parts.ledger.record("traffic.erase", arguments.task, actor=local.actor(), detail=detail)
-    parts.traffic.scrub()
-    if arguments.json:
-        local.print_json({"task": arguments.task, "erased": gone})
-    else:
-        print(f"{gone:,} calls of {arguments.task} are removed.")
+        found = retention.counted(parts.shelf, wish)
+        _tell_gone(found, "would go", as_json=arguments.json)
+        calls = words.amount(sum(one.calls for one in found), "call")
+        raise CannotDo(f"{calls} would be removed for good.", hint="Say so with --yes.")
+    gone = retention.erase(parts.shelf, wish, actor=local.actor())
+    _tell_gone(gone, "are removed", as_json=arguments.json)
     return 0
 
 
-def _erased(parts: Parts, task: str, caller: str | None, before: float | None) -> int:
-    """What was made of them first: where it ends in between, the same command finds the rest."""
-    every = caller is None and before is None
-    parts.results.erase(task, None if every else parts.samples.chosen(task, caller=caller, before=before))
-    return parts.samples.erase(task, caller=caller, before=before)
+def _tell_gone(gone: list[retention.Gone], done: str, *, as_json: bool) -> None:
+    if as_json:
+        local.print_json([msgspec.to_builtins(one) for one in gone])
+        return
+    for one in gone:
+        answers = f", with {words.amount(one.answers, 'answer')} of candidates" if one.answers else ""
+        print(local.plain(f"{words.amount(one.calls, 'call')} of {one.task} {done}{answers}."))
+    if not gone:
+        print("There are no such calls.")
+
+
+def _expire_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--show", action="store_true", help="erase nothing; show how long each task's calls are kept")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _expire(parts: Parts, arguments: argparse.Namespace) -> int:
+    if not arguments.show:
+        gone = retention.expire(parts.shelf, actor=local.actor())
+        _tell_gone(gone, "were due and are removed", as_json=arguments.json)
+        return 0
+    found = retention.spans(parts.shelf)
+    if arguments.json:
+        local.print_json([msgspec.to_builtins(one) for one in found])
+    else:
+        kept = {one.task: f"{one.days:,} days" if one.days else "until they are erased" for one in found}
+        rows = [(one.task, f"{one.calls:,}", kept[one.task], local.when(one.oldest)) for one in found]
+        local.table(rows, ("TASK", "CALLS", "KEPT", "OLDEST"))
+    return 0
+
+
+def _encrypt_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--old-key-file", metavar="FILE", default="", help="the key until now, where it is exchanged")
+    parser.add_argument("--off", action="store_true", help="keep them as they are, unencrypted, from now on")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _encrypt(parts: Parts, arguments: argparse.Namespace) -> int:
+    ring = _new_ring(parts, arguments)
+    samples, results = Samples(parts.traffic, ring), Results(parts.traffic, ring)
+    key, total = samples.key(), samples.unsealed()
+    if key is not None:
+        ring.of(key)
+    if key != ring.writes.id and _runs(parts):
+        raise CannotDo(
+            "A server runs on this home, with another key or none.", hint="Stop it, give this command, and start it."
+        )
+    detail = {"key": ring.writes.id, "before": key or "", "calls": total}
+    parts.ledger.record("traffic.encrypt", "traffic", actor=local.actor(), detail=detail)
+    samples.take_key()
+    progress, rows = local.Progress(), 0
+    for count in itertools.chain(samples.reseal(), results.reseal()):
+        rows += count
+        progress("encrypting", min(rows, total), max(total, 1))
+    progress.end()
+    parts.traffic.rewrite()
+    if arguments.json:
+        local.print_json({"key": ring.writes.id, "rows": rows})
+    else:
+        how = f"encrypted with the key {ring.writes.id}" if ring.writes.id else "kept as they are, unencrypted"
+        print(f"{words.amount(rows, 'row')} written anew; recorded calls are {how}.")
+    return 0
+
+
+def _new_ring(parts: Parts, arguments: argparse.Namespace) -> cipher.Ring:
+    """The key to write with from now on, and those to read what is there with."""
+    given = parts.ring.writes
+    if not given.id:
+        raise CannotDo(
+            "No key is given.", hint=f"Name its file in traffic.key_file, or set {cipher.VARIABLE} to the key."
+        )
+    old = [cipher.load(arguments.old_key_file, {})] if arguments.old_key_file else []
+    return cipher.Ring(cipher.PLAIN, [given, *old]) if arguments.off else cipher.Ring(given, old)
+
+
+def _runs(parts: Parts) -> bool:
+    try:
+        parts.home.running()
+    except NotRunning:
+        return False
+    return True
 
 
 def _date(text: str) -> float:
@@ -417,6 +497,8 @@ _COMMANDS = {
         _export,
         "write a task's calls to a file: our own, for fine-tuning, for Inspect AI or promptfoo",
     ),
-    "erase": (_erase_arguments, _erase, "remove calls of a task: all, or a caller's, or old ones"),
+    "erase": (_erase_arguments, _erase, "remove calls: a task's, a caller's, or old ones; counts them first"),
+    "expire": (_expire_arguments, _expire, "remove calls whose days are over, as the server does daily"),
+    "encrypt": (_encrypt_arguments, _encrypt, "encrypt what is kept, with a first or a new key"),
     "renew": (_renew_arguments, _renew, "begin a new round: later calls certify, and used ones do so no more"),
 }

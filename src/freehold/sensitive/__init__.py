@@ -6,6 +6,23 @@ Nothing here is imported when the gateway starts, and the libraries behind it on
 from freehold.sensitive.find import find
 from freehold.sensitive.hit import PERSONAL, SECRETS, Hit, Kind
 from freehold.sensitive.mask import Names, Unmasker, mask, unmask
-from freehold.sensitive.request import Found, in_request
+from freehold.sensitive.reading import Reading
+from freehold.sensitive.request import Form, Place, path, places, put
 
-__all__ = ["PERSONAL", "SECRETS", "Found", "Hit", "Kind", "Names", "Unmasker", "find", "in_request", "mask", "unmask"]
+__all__ = [
+    "PERSONAL",
+    "SECRETS",
+    "Form",
+    "Hit",
+    "Kind",
+    "Names",
+    "Place",
+    "Reading",
+    "Unmasker",
+    "find",
+    "mask",
+    "path",
+    "places",
+    "put",
+    "unmask",
+]

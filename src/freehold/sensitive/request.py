@@ -1,77 +1,134 @@
-"""The texts of a request, wherever they stand in it, each with the path that leads to it."""
+"""The texts of a request, wherever they stand in it, each with the way that leads to it.
+
+A request is a body as OpenAI's and Anthropic's endpoints take it: system, messages with parts, calls of tools and what
+came of them, prompts, inputs, descriptions of tools, the application's own metadata.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Iterator
+from enum import StrEnum
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from freehold.sensitive.find import find
-from freehold.sensitive.hit import Hit, Kind
 
-_FORM = frozenset({"role", "type", "model", "object", "media_type", "finish_reason", "format", "detail"})
-_CONTENTS = frozenset({"content", "text", "input", "prompt", "system", "instructions", "arguments", "output"})
+Steps = tuple[str | int, ...]
+
+_FORM = frozenset({"role", "type", "object", "media_type", "finish_reason", "format", "detail", "status", "effort"})
+_FORMAL = re.compile(r"[a-z][a-z_./+-]{0,63}")
+_CONTENTS = frozenset({"content", "text", "input", "prompt", "system", "instructions", "arguments", "output", "name"})
+_TREES = frozenset({"input", "arguments", "metadata"})  # objects of the application's own making
+_GROWING = {"messages": 1, "input": 1, "prompt": 1}  # what comes last, so that the names in it do not move the others'
+_OPAQUE = frozenset({"signature", "encrypted_content"})
+_BASE64 = re.compile(r"[A-Za-z0-9+/_=\s-]*+")
+_DATA_URL = re.compile(r"data:[\w.+/;=-]{0,128};base64,")
+_PLAIN = re.compile(r"[A-Za-z_-]{0,32}|[0-9]{1,6}")  # no kind looks like that
+_SMALL = 256  # characters that are read, whatever they are called
 LONGEST_BESIDE = 512  # characters of a value that its key may say something of
 
 
-class Found(Struct, frozen=True):
-    """A hit in the text at ``path`` ("messages[2].content[0].text"), at offsets within that text. Where ``key`` is
-    true it is in the last name of the path itself, which stands there as ``*``."""
+class Form(StrEnum):
+    """What stands at a place."""
 
-    path: str
-    hit: Hit
-    key: bool = False
-
-
-def in_request(body: dict[str, Any], kinds: Collection[Kind] | None = None) -> list[Found]:
-    """What stands in any text of a request's body, as OpenAI's and Anthropic's endpoints take it. A value that a key
-    belongs to (``{"password": "..."}`` in a tool's arguments) is read together with that key."""
-    return [found for path, key, text in _texts(body) for found in _in(path, key, text, kinds)]
+    TEXT = "text"
+    TREE = "tree"  # an object of the application's own, as JSON
+    KEY = "key"  # the name of a field, which cannot be masked
+    UNREAD = "unread"  # tokens, a picture, a sound: nothing that a detector could read
 
 
-def _in(path: str, key: str, text: str | None, kinds: Collection[Kind] | None) -> Iterator[Found]:
-    if text is None:
-        yield from (Found(path, hit, key=True) for hit in find(key, kinds))
-        return
-    beside = f"{key}: " if key and len(text) <= LONGEST_BESIDE else ""
-    for hit in find(beside + text, kinds):
-        if hit.end > len(beside):
-            start = max(0, hit.start - len(beside))
-            yield Found(path, Hit(hit.kind, start, hit.end - len(beside), hit.what))
+class Place(Struct, frozen=True):
+    """Somewhere in a request: the steps to it, what it is, the text, and the key that may say something of it."""
+
+    steps: Steps
+    form: Form
+    text: str = ""
+    key: str = ""
+
+    def __repr__(self) -> str:
+        return f"<Place {path(self.steps)}, {self.form}>"
+
+    @property
+    def beside(self) -> str:
+        """The key as it is read before the text."""
+        return f"{self.key}: " if self.key and len(self.text) <= LONGEST_BESIDE else ""
 
 
-def _texts(body: dict[str, Any]) -> Iterator[tuple[str, str, str | None]]:
-    """Path, key that says something of the text ('' for none), text; None for a key that is a text itself. In order,
-    and with a stack of its own: a body may be nested as deep as it likes."""
-    stack: list[tuple[str, str, Any]] = [("", "", body)]
+def places(body: dict[str, Any]) -> Iterator[Place]:
+    """Every text of a body, in an order that a longer conversation goes on with. With a stack of its own: a body may
+    be nested as deep as it likes."""
+    stack: list[tuple[Steps, str, Any]] = []
+    order = sorted(body, key=lambda name: _GROWING.get(name, 0))
+    for name in reversed(order):
+        if name != "model":
+            stack.append(((name,), _says(name), body[name]))
+    names = [(name,) for name in body if _telling(name)]
+    yield from (Place(steps, Form.KEY, steps[-1]) for steps in names)
     while stack:
-        path, key, value = stack.pop()
+        steps, key, value = stack.pop()
         if isinstance(value, str):
-            yield path, key, value
+            yield from _text(steps, key, value)
         elif isinstance(value, list):
-            stack += [(f"{path}[{index}]", key, part) for index, part in reversed(list(enumerate(value)))]
+            if _is_tokens(steps, value):
+                yield Place(steps, Form.UNREAD)
+            stack += [((*steps, index), key, part) for index, part in reversed(list(enumerate(value)))]
+        elif isinstance(value, dict) and steps[-1] in _TREES:
+            yield Place(steps, Form.TREE, msgspec.json.encode(value).decode())
         elif isinstance(value, dict):
-            below = []
-            for name, part in value.items():
-                if name in _FORM or _media(name, part):
-                    continue
-                shown, secret = _shown(name)
-                at = f"{path}.{shown}" if path else shown
-                if secret:
-                    yield at, name, None
-                below.append((at, "" if name in _CONTENTS or secret else name, part))
-            stack += reversed(below)
+            yield from (Place((*steps, name), Form.KEY, name) for name in value if _telling(name))
+            stack += [((*steps, name), _says(name), part) for name, part in reversed(value.items())]
 
 
-def _shown(name: str) -> tuple[str, bool]:
-    """How a key stands in a path, and whether there is something in it that should not."""
-    secret = bool(find(name)) if len(name) > 5 else False
-    return ("*" if secret or not name.replace("-", "_").isidentifier() else name), secret
+def put(body: dict[str, Any], steps: Steps, value: Any) -> None:
+    """Put a value where the steps lead."""
+    target: Any = body
+    for step in steps[:-1]:
+        target = target[step]
+    target[steps[-1]] = value
 
 
-def _media(name: str, part: Any) -> bool:
-    """Whether this is a picture or a sound as Base64, by the key that carries it in either dialect."""
-    if name == "url":
-        return isinstance(part, str) and part.startswith("data:")
-    return name in ("data", "file_data") and isinstance(part, str) and len(part) > 256
+def path(steps: Steps) -> str:
+    """The way to a place, for a person: "messages[2].content[0].text". A name that may tell something is a star."""
+    shown = ""
+    for step in steps:
+        if isinstance(step, int):
+            shown += f"[{step}]"
+        else:
+            shown += f"{'.' if shown else ''}{_shown(step)}"
+    return shown
+
+
+def _text(steps: Steps, key: str, text: str) -> Iterator[Place]:
+    name = next((step for step in reversed(steps) if isinstance(step, str)), "")
+    if not text or (name in _FORM and _FORMAL.fullmatch(text)) or (name in _OPAQUE and _BASE64.fullmatch(text)):
+        return
+    yield Place(steps, Form.UNREAD) if _is_media(name, text) else Place(steps, Form.TEXT, text, key)
+
+
+def _says(name: str) -> str:
+    """The key, where it may say what its value is."""
+    return "" if name in _CONTENTS or _telling(name) else name
+
+
+def _telling(name: str) -> bool:
+    """Whether there is something in a key that should not be there."""
+    return not _PLAIN.fullmatch(name) and bool(find(name))
+
+
+def _shown(name: str) -> str:
+    return name if name.replace("-", "_").isidentifier() and len(name) <= 64 and not _telling(name) else "*"
+
+
+def _is_tokens(steps: Steps, value: list[Any]) -> bool:
+    """Whether a prompt is given as numbers that stand for text."""
+    return steps[0] in ("prompt", "input") and any(type(part) is int for part in value)
+
+
+def _is_media(name: str, text: str) -> bool:
+    """Whether this is a picture, a sound or a file as Base64. What is only called so is read."""
+    if found := _DATA_URL.match(text):
+        return bool(_BASE64.fullmatch(text, found.end()))
+    return name in ("data", "file_data") and len(text) > _SMALL and bool(_BASE64.fullmatch(text))

@@ -33,7 +33,7 @@ class Schema(Struct, frozen=True):
 
 HOUSE = Schema(tables.metadata, "versions", LATEST)
 # what is removed there was text: its bytes are overwritten
-TRAFFIC = Schema(traffic.metadata, "traffic", "0001_traffic", ("secure_delete = ON",))
+TRAFFIC = Schema(traffic.metadata, "traffic", "0002_sealed", ("secure_delete = ON",))
 
 
 class Store:
@@ -128,6 +128,19 @@ class Store:
                 f"It is removed, but its text may still be in {self._file}-wal: {reason}.",
                 hint="Give the same command again when nothing else uses the database.",
             )
+
+    def rewrite(self) -> None:
+        """Write the whole file anew, so that nothing is left of what was exchanged in it. Raises StoreFailed."""
+        try:
+            if self._file:
+                with self.reader() as connection:
+                    connection.exec_driver_sql("VACUUM")
+        except self.errors as error:
+            raise StoreFailed(
+                f"{self._file} cannot be written anew: {cause(error)}.",
+                hint="It needs as much free space as it has bytes, and nobody else who writes; give the command again.",
+            ) from None
+        self.scrub()
 
     def close(self) -> None:
         """Let go of every connection."""

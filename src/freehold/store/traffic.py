@@ -23,7 +23,9 @@ samples = Table(
     Column("split", String),
     Column("round", Integer),
     Column("content", LargeBinary, nullable=False),  # the sample, as JSON
-    Index("samples_by_time", "task", "at", "id"),
+    Column("sealed", String, nullable=False, server_default=""),  # the key of its texts, "" where they are plain
+    Index("samples_by_time", "task", "at", "id", "sealed"),  # so that outlines are read without their contents
+    Index("samples_by_key", "sealed"),
     Index("samples_by_request", "task", "request", unique=True),
 )
 
@@ -51,6 +53,8 @@ skips = Table(
     Column("line", Integer, primary_key=True),
     Column("reason", String, nullable=False),
     Column("duplicate", Boolean, nullable=False),
+    Column("sealed", String, nullable=False, server_default=""),
+    Index("skips_by_key", "sealed"),
 )
 
 candidates = Table(
@@ -77,6 +81,8 @@ answers = Table(
     Column("first_token_ms", Float),
     Column("total_ms", Float, nullable=False),
     Column("at", Float, nullable=False),
+    Column("sealed", String, nullable=False, server_default=""),
+    Index("answers_by_key", "sealed"),
 )
 
 scores = Table(
@@ -89,6 +95,8 @@ scores = Table(
     Column("value", Float, nullable=False),
     Column("detail", LargeBinary, nullable=False),  # as JSON
     Column("error", String, nullable=False),
+    Column("sealed", String, nullable=False, server_default=""),
+    Index("scores_by_key", "sealed"),
 )
 
 fixings = Table(
@@ -116,4 +124,12 @@ looks = Table(
     Column("p", Float),
     Column("outcome", String, nullable=False),
     Index("looks_by_split", "task", "round"),
+)
+
+sealing = Table(
+    "sealing",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # 1: there is one row, or none
+    Column("key", String, nullable=False),  # with which everything is encrypted that is written now
+    Column("at", Float, nullable=False),
 )

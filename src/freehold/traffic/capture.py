@@ -102,10 +102,14 @@ class _Caught(Struct, frozen=True):
 
 class Capture:
     """Records calls, in a thread of its own. ``samples`` opens the store of recorded calls; ``tasks`` gives the tasks
-    as they are when it is called, and ``folder`` is the one that changes when they do."""
+    as they are when it is called, and ``folder`` is the one that changes when they do. ``guard`` gives a call as it may
+    be recorded, or raises Unfit."""
 
-    def __init__(self, samples: Callable[[], Samples], tasks: Callable[[], list[Task]], folder: Path):
-        self._open, self._tasks, self._folder = samples, tasks, folder
+    def __init__(
+        self, samples: Callable[[], Samples], tasks: Callable[[], list[Task]], folder: Path,
+        guard: Callable[[Sample], Sample] = lambda sample: sample,
+    ):  # fmt: skip
+        self._open, self._tasks, self._folder, self._guard = samples, tasks, folder, guard
         self._samples: Samples | None = None
         self._by_alias: Mapping[str, list[Task]] = {}
         self._looked, self._seen = -_LOOK, 0
@@ -190,7 +194,7 @@ class Capture:
 
     def _write(self, batch: Sequence[_Caught]) -> str:
         """Write some calls, and be done with them. Returns what stands in the way, if anything does."""
-        found, strange = _samples(batch)
+        found, strange = self._fit(batch)
         kept = known = 0
         try:
             if found:
@@ -204,6 +208,19 @@ class Capture:
             strange += [f"an unexpected fault, {type(error).__name__}"] * len(found)
         self._done(batch, kept, known, strange)
         return ""
+
+    def _fit(self, batch: Sequence[_Caught]) -> tuple[list[Sample], list[str]]:
+        """Calls as traffic, and why those are none that are none."""
+        found: list[Sample] = []
+        strange: list[str] = []
+        for caught in batch:
+            try:
+                found.append(self._guard(caught.sample()))
+            except said.Unfit as error:
+                strange.append(f"a call {error}")
+            except Exception as error:  # noqa: BLE001 - as in `_write`
+                strange.append(f"an unexpected fault, {type(error).__name__}")
+        return found, strange
 
     def _done(self, batch: Sequence[_Caught], kept: int, known: int, strange: Sequence[str]) -> None:
         with self._lock:
@@ -232,20 +249,6 @@ class Capture:
                     found.setdefault(task.alias, []).append(task)
             self._by_alias = found
             self._seen = changed if abs(time.time_ns() - changed) > _LOOK * 1e9 else -1
-
-
-def _samples(batch: Sequence[_Caught]) -> tuple[list[Sample], list[str]]:
-    """Calls as traffic, and why those are none that are none."""
-    found: list[Sample] = []
-    strange: list[str] = []
-    for caught in batch:
-        try:
-            found.append(caught.sample())
-        except said.Unfit as error:
-            strange.append(f"a call {error}")
-        except Exception as error:  # noqa: BLE001 - as in `Capture._write`
-            strange.append(f"an unexpected fault, {type(error).__name__}")
-    return found, strange
 
 
 def _digest(what: str, value: Any) -> str:

@@ -74,6 +74,7 @@ class Task(Struct, frozen=True):
     callers: tuple[str, ...] = ()  # whose calls are captured; none: everybody's
     tuning: float = 0.6  # the share of the calls that go to each split; what is left certifies
     validation: float = 0.15
+    days: int | None = None  # for which its recorded calls are kept; 0: until they are erased; None: as the house does
 
 
 class Outline(Struct, frozen=True):

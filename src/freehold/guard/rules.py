@@ -1,0 +1,78 @@
+"""What is done with each kind of secret and personal data: by the settings, for one caller and one place.
+
+The caller's own table wins over the table for everybody, a kind over its group (``secrets``, ``personal``), and where
+nothing is set `DEFAULTS` hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from msgspec import UNSET, Struct
+
+from freehold.config import ActionSettings, GuardSettings
+
+SECRETS = frozenset({"private_key", "jwt", "api_key", "password", "secret"})  # the detectors are loaded where they work
+KINDS = tuple(name for name in ActionSettings.__struct_fields__ if name not in ("secrets", "personal"))
+
+
+class Place(StrEnum):
+    """Where a text is about to go."""
+
+    HOUSE = "house"  # an engine of this house
+    UPSTREAM = "upstream"  # somebody else's
+    CAPTURE = "capture"  # the disk, as recorded traffic
+
+
+ALLOW, MASK, REFUSE = "allow", "mask", "refuse"
+DEFAULTS = {
+    Place.HOUSE: {"secrets": ALLOW, "personal": ALLOW},  # the text stays in the house, and the model may need it
+    Place.UPSTREAM: {"secrets": REFUSE, "personal": ALLOW},
+    Place.CAPTURE: {"secrets": MASK, "personal": ALLOW},
+}
+
+
+class Rules(Struct, frozen=True):
+    """What holds for one caller and one place: the kinds that are masked, and those that are refused; whether what
+    cannot be read is refused; whether what was masked is put back into the answer."""
+
+    place: Place
+    masked: frozenset[str]
+    refused: frozenset[str]
+    unread: bool
+    restore: bool
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds that are looked for."""
+        return self.masked | self.refused
+
+    @property
+    def is_idle(self) -> bool:
+        """Is there nothing to do?"""
+        return not self.masked and not self.refused and not self.unread
+
+
+def rules(settings: GuardSettings, caller: str, place: Place) -> Rules:
+    """The rules for a caller, by name."""
+    own = settings.callers.get(caller)
+    tables = [getattr(own, place) if own else None, getattr(settings, place)]
+    actions = {kind: _action(kind, tables, DEFAULTS[place]) for kind in KINDS}
+    restore = settings.restore if own is None or own.restore is UNSET else own.restore
+    return Rules(
+        place,
+        frozenset(kind for kind, action in actions.items() if action == MASK),
+        frozenset(kind for kind, action in actions.items() if action == REFUSE),
+        settings.unread == REFUSE and place is not Place.CAPTURE,
+        restore,
+    )
+
+
+def _action(kind: str, tables: list[ActionSettings | None], default: Mapping[str, str]) -> str:
+    group = "secrets" if kind in SECRETS else "personal"
+    for table in tables:
+        for name in (kind, group) if table else ():
+            if (found := getattr(table, name)) is not UNSET:
+                return found
+    return default[group]
