@@ -1,8 +1,8 @@
 """A layer with LoRA as one step of autograd: y = x W' + b + s (x A') B', the mathematics of peft's in fewer passes.
 
-peft computes base and adapter as modules of their own: the input is cast twice, the adapter's output is made, scaled and
-added, and each of these is kept for the way back. Here the adapter's product is added into the base's; kept are the
-input and x A', which has the rank's width. With g the gradient of y:
+peft computes base and adapter as modules of their own: the input is cast twice, the adapter's output is made, scaled
+and added, and each of these is kept for the way back. Here the adapter's product is added into the base's; kept are
+the input and x A', which has the rank's width. With g the gradient of y:
 
     dx = g W + s (g B) A        dA = s (g B)' x        dB = s g' (x A')
 """
