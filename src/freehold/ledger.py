@@ -102,6 +102,11 @@ class Entry:
     def __str__(self) -> str:
         return f"The ledger's entry {self.id}"
 
+    @property
+    def settlement(self) -> Settlement | None:
+        """How the call ended, as the entry has it now; None while it is open."""
+        return self._settlement
+
     def values(self) -> tuple:
         """The row, in the order of the table's columns; see `store.Row`."""
         opened = (self.id, self._opened_at, self.caller, self.kind)
@@ -154,6 +159,25 @@ class Ledger:
         if self._commits is None:
             raise Unaccountable("The ledger is closed.")
         return Entry(self._commits, self._strict, call_id, caller, kind)
+
+    @property
+    def failing(self) -> str:
+        """Why nothing can be written now; empty if it can."""
+        return self._commits.failing if self._commits else "the ledger is closed"
+
+    def head(self) -> tuple[int, str]:
+        """The number and the hash of the last event; 0 and `GENESIS` where there is none. Raises one of the store's
+        errors if the database does not answer."""
+        with self._store.reader() as connection:
+            last = connection.execute(
+                select(events.c.seq, events.c.hash).order_by(events.c.seq.desc()).limit(1)
+            ).first()
+        return (last.seq, last.hash) if last else (0, GENESIS)
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What goes wrong with the database; see `Store.errors`."""
+        return self._store.errors
 
     def calls(self, limit: int = 50) -> list[Call]:
         """The latest calls, newest first."""

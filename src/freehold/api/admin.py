@@ -3,7 +3,9 @@ of the whole API; and what applications say of their calls."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
+from ipaddress import ip_address
 from typing import Any, Protocol
 
 import msgspec
@@ -11,11 +13,14 @@ import msgspec
 from freehold import policy
 from freehold.answer import House
 from freehold.api import acts, document
-from freehold.api.message import HttpResponse
-from freehold.errors import CannotDo, Conflict, Forbidden
-from freehold.types import Caller, Decision, SeatView, TicketView
+from freehold.api.message import HttpRequest, HttpResponse
+from freehold.api.pages import SHOWN, Overview
+from freehold.errors import CannotDo, Conflict, Forbidden, Unaccountable
+from freehold.types import Call, Caller, Decision, SeatView, TicketView
 
 Page = Callable[[Caller], HttpResponse]
+_OWN = 1000  # of the latest calls of the house, those among which somebody finds their own
+_THROUGH = ("forwarded", "x-forwarded-for", "x-real-ip", "via")  # what a proxy adds
 
 
 class Moves(Protocol):
@@ -31,15 +36,27 @@ class Moves(Protocol):
         """What an application says of one of its calls. Raises NotFound."""
 
 
+class Gauges(Protocol):
+    """What the house can say of itself in figures."""
+
+    async def page(self, accept: str) -> tuple[bytes, str]:
+        """The page of /metrics, and its media type."""
+
+    async def facts(self) -> dict[str, Any]:
+        """What the front page shows beside what status does."""
+
+
 class Admin:
     """``open_to_all`` are the two paths that need no key; ``pages`` are those that do, and ``acts`` those that do
     something, which may wait for the disk. ``facts`` do not change; ``outside`` tells what the gateway knows of its
-    upstreams and their relay."""
+    upstreams and their relay; ``metrics_open``: whoever asks from this machine may read the metrics."""
 
     def __init__(
-        self, house: House, facts: Mapping[str, Any], moves: Moves, outside: Callable[[], dict[str, Any]] = dict
-    ):
-        self._house, self._moves, self._outside = house, moves, outside
+        self, house: House, facts: Mapping[str, Any], moves: Moves, gauges: Gauges,
+        outside: Callable[[], dict[str, Any]] = dict, *, metrics_open: bool = False,
+    ):  # fmt: skip
+        self._house, self._moves, self._outside, self._gauges = house, moves, outside, gauges
+        self._metrics_open = metrics_open
         self._facts = dict(facts)
         self.is_up = False  # until the engines that were asked for are
         self.open_to_all: dict[str, Callable[[], HttpResponse]] = {"/healthz": self.health, "/readyz": self.ready}
@@ -69,15 +86,53 @@ class Admin:
     def status(self, caller: Caller) -> HttpResponse:
         """What the gateway knows of itself; ``freehold status`` holds it against the kernel."""
         _allow(policy.may_look(caller))
+        return _json(200, self._status())
+
+    def _status(self) -> dict[str, Any]:
         engines = [msgspec.to_builtins(state) for state in self._house.leases.pool.states()]
         models = [msgspec.to_builtins(manifest) for manifest in self._house.models().values()]
-        return _json(200, self._facts | {"engines": engines, "models": models} | self._outside())
+        return self._facts | {"engines": engines, "models": models} | self._outside()
 
     def queue(self, caller: Caller) -> HttpResponse:
         """Who is served and who waits, for which model and where in line. Of others' calls, a caller who may not
         look at the server sees how many there are."""
+        return _json(200, {"models": self._queue(caller)})
+
+    def _queue(self, caller: Caller) -> list[dict[str, Any]]:
         sees_all = policy.may_look(caller).allowed
-        return _json(200, {"models": [_seat(view, caller, sees_all) for view in self._house.leases.pool.views()]})
+        return [_seat(view, caller, sees_all) for view in self._house.leases.pool.views()]
+
+    def is_open_to(self, request: HttpRequest) -> bool:
+        """May the metrics be read without a key? Only if the settings say so, by this machine itself: no proxy
+        between, and by a name of this machine, so that no page in a browser here can have another name lead to it."""
+        if not self._metrics_open or any(name in request.headers for name in _THROUGH):
+            return False
+        host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
+        return _is_loopback(request.peer) and (host.lower() == "localhost" or _is_loopback(host.strip("[]")))
+
+    async def metrics(self, caller: Caller | None, accept: str) -> HttpResponse:
+        """The figures of the house, in Prometheus' format; ``caller`` is None where nobody needs to be known."""
+        if caller is not None:
+            _allow(policy.may_look(caller))
+        content, media_type = await self._gauges.page(accept)
+        return HttpResponse(200, content, media_type)
+
+    async def overview(self, caller: Caller) -> Overview:
+        """What the front page shows to a caller: all of it to one who may look at the server, else what is their
+        own."""
+        if policy.may_look(caller).allowed:
+            status = self._status() | await self._gauges.facts()
+            aliases = sorted(self._house.aliases().values(), key=lambda alias: alias.name)
+            return Overview(self._queue(caller), await self._calls(SHOWN), status, aliases)
+        own = [call for call in await self._calls(_OWN) if call.caller == caller.name]
+        return Overview(self._queue(caller), own)
+
+    async def _calls(self, limit: int) -> list[Call]:
+        ledger = self._house.ledger
+        try:
+            return await asyncio.to_thread(ledger.calls, limit)
+        except ledger.errors:
+            raise Unaccountable("The ledger cannot be read.") from None
 
     def aliases(self, caller: Caller) -> HttpResponse:
         """What each alias points at, and how its canary goes."""
@@ -101,6 +156,14 @@ class Admin:
     def openapi(self, _caller: Caller) -> HttpResponse:
         """The API's own description."""
         return _json(200, document.openapi())
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 def _allow(decision: Decision) -> None:

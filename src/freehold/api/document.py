@@ -38,6 +38,7 @@ def openapi() -> dict[str, Any]:
     paths = {form.path: {"post": _call(form, schema)} for form, schema in zip(forms, references, strict=False)}
     for path, (summary, keyed) in LOOKS.items():
         paths[path] = {"get": _look(summary, keyed=keyed)}
+    paths["/metrics"]["get"]["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     for act, schema in zip(acts.EVERY, references[len(forms) :], strict=True):
         paths[act.path] = paths.get(act.path, {}) | {"post": _act(act, schema)}
     paths["/v1/models/{model}"]["get"]["parameters"] = [
@@ -66,6 +67,7 @@ LOOKS = {
     "/admin/aliases": ("What each alias points at, and how its canary goes", True),
     "/admin/queue": ("Who is answered and who waits", True),
     "/admin/status": ("What is true now", True),
+    "/metrics": ("The figures of the house, in Prometheus' text format", True),
     "/openapi.json": ("This document", True),
 }
 

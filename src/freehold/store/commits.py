@@ -11,7 +11,6 @@ statement, and beside a busy event loop taking it back is what costs.
 from __future__ import annotations
 
 import asyncio
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
@@ -21,6 +20,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, Table
 from sqlalchemy.exc import SQLAlchemyError
 
+from freehold import log
 from freehold.errors import Unaccountable
 from freehold.store.database import Store, cause
 
@@ -137,7 +137,7 @@ class GroupCommit:
         trouble = ""
         for row, failure in failures.items():
             if self._is_the_rows(failure):
-                _say(f"{row} could not be written and is lost: {cause(failure)}.")
+                log.note(f"{row} could not be written and is lost: {cause(failure)}.", log.ERROR)
                 continue
             trouble = cause(failure)
             if row not in given_up:
@@ -155,7 +155,7 @@ class GroupCommit:
             said = "The ledger can be written again."
             if failing:
                 said = f"The ledger cannot be written, and nothing is served until it can: {failing}. See the disk."
-            _say(said)
+            log.note(said, log.ERROR if failing else log.INFO)
         self.failing = failing
 
     async def _write(self, rows: list[Row]) -> Exception | None:
@@ -220,8 +220,3 @@ class _Statements:
 
 def _flat(rows: list[tuple]) -> tuple:
     return tuple(value for row in rows for value in row)
-
-
-def _say(sentence: str) -> None:
-    with suppress(OSError):  # the log may be on the disk that is full
-        print(sentence, file=sys.stderr, flush=True)
