@@ -20,6 +20,7 @@ from freehold.login import ADDRESSES, EVENTS, SESSIONS_OF_KEY, TOGETHER, Login, 
 from freehold.store import Store
 from freehold.types import Role
 
+PROXIED = {"FREEHOLD_SERVER_BEHIND_PROXY": "true", "FREEHOLD_LOGIN_LOCK_SECONDS": "2", "FREEHOLD_LOGIN_FAILURES": "3"}
 FORM = "application/x-www-form-urlencoded"
 
 
@@ -33,8 +34,12 @@ def send(server: Running, path: str, fields: dict | bytes | None = None, *rows: 
 
 
 def log_in(server: Running, key: str | None = None, *rows: str) -> str:
-    """Log in; returns the cookie as a browser sends it back."""
-    status, headers, body = send(server, "/admin/login", {"key": server.key if key is None else key}, *rows)
+    """Log in; returns the cookie as a browser sends it back. A key logs in once a second."""
+    fields = {"key": server.key if key is None else key}
+    status, headers, body = send(server, "/admin/login", fields, *rows)
+    if status == 429 and b"a moment ago" in body:
+        time.sleep(1.05)
+        status, headers, body = send(server, "/admin/login", fields, *rows)
     assert status == 303 and headers["location"] == "/admin", body
     return headers["set-cookie"].partition(";")[0]
 
@@ -72,8 +77,7 @@ def events(server: Running) -> list[dict]:
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory, tiny_model):
     """A server that stands behind a proxy, so that a test can come from any address; it locks out for two seconds."""
-    env = {"FREEHOLD_SERVER_BEHIND_PROXY": "true", "FREEHOLD_LOGIN_LOCK_SECONDS": "2", "FREEHOLD_LOGIN_FAILURES": "3"}
-    with serving(tmp_path_factory.mktemp("desk") / "home", tiny_model, env=env) as server:
+    with serving(tmp_path_factory.mktemp("desk") / "home", tiny_model, env=PROXIED) as server:
         yield server
 
 
@@ -201,7 +205,7 @@ def test_a_cookie_opens_nothing_but_the_page(fake):
 def test_a_form_is_taken_from_this_site_alone(fake, rows, good):
     """To log in as well as to log out."""
     rows = [row.replace("{port}", str(fake.port)) for row in rows]
-    until(lambda: time.sleep(1.05) or True)  # a key logs in once a second
+    time.sleep(1.05)  # a key logs in once a second
     status, _, _ = send(fake, "/admin/login", {"key": fake.key}, *rows)
     assert status == (303 if good else 403)
     cookie = log_in(fake, json.loads(fake.cli("keys", "create", f"x{time.time()}", "--json").stdout)["key"])
@@ -264,19 +268,20 @@ def test_repeated_failures_lock_an_address_out_and_no_other(desk):
     assert int(send(desk, "/admin/login", {"key": "x"}, stranger)[1]["retry-after"]) in (3, 4)
 
 
-def test_failures_and_logins_are_in_the_audit_chain(desk):
+def test_failures_and_logins_are_in_the_audit_chain(tmp_path, tiny_model):
     """With where they came from, how many, and the lock; the chain holds; nothing of a key is in it."""
-    for _ in range(3):
-        send(desk, "/admin/login", {"key": "fh_wrong-secret"}, at("203.0.113.77"))
-    time.sleep(1.05)
-    log_in(desk, None, at("203.0.113.78"))
-    found = events(desk)
-    mine = [one for one in found if one["subject"] == "203.0.113.77"]
-    assert [one["failures"] for one in mine if one["act"] == "login.failed"] == list(range(1, len(mine) + 1))
-    assert len(mine) == 3 and mine[-1]["locked_seconds"] == 2 and mine[0]["actor"] == "somebody without a key"
-    done = next(one for one in found if one["subject"] == "203.0.113.78")
-    assert (done["act"], done["actor"]) == ("login.done", "key admin") and done["key"].startswith("key_")
-    assert "wrong-secret" not in str(found) and desk.key not in str(found) and desk.status()["audit"]["holds"]
+    with serving(tmp_path / "home", tiny_model, env=PROXIED) as server:
+        for _ in range(3):
+            send(server, "/admin/login", {"key": "fh_wrong-secret"}, at("203.0.113.77"))
+        log_in(server, None, at("203.0.113.78"))
+        *failed, done = events(server)
+        assert [one["failures"] for one in failed] == [1, 2, 3] and failed[2]["locked_seconds"] == 2
+        assert {(one["act"], one["subject"], one["actor"]) for one in failed} == {
+            ("login.failed", "203.0.113.77", "somebody without a key")
+        }
+        assert (done["act"], done["subject"], done["actor"]) == ("login.done", "203.0.113.78", "key admin")
+        assert done["key"].startswith("key_") and "wrong-secret" not in str(failed)
+        assert server.key not in str(done) and server.status()["audit"]["holds"]
 
 
 class Clock:
@@ -466,9 +471,10 @@ def test_an_address_counts_as_whom_it_stands_for(address, counts_as):
     assert network(address) == counts_as
 
 
-def test_the_address_is_taken_from_a_proxy_only_where_there_is_one(fake):
+def test_the_address_is_taken_from_a_proxy_only_where_there_is_one(tmp_path, tiny_model):
     """Else whoever writes the header would choose whom to lock out, and never be locked out themselves."""
-    for number in range(5):
-        assert send(fake, "/admin/login", {"key": "x"}, at(f"203.0.113.{number}"))[0] == 401
-    assert send(fake, "/admin/login", {"key": fake.key}, at("203.0.113.99"))[0] == 429
-    assert get(fake, "/v1/models", fake.key)[0] == 200
+    with serving(tmp_path / "home", tiny_model) as server:
+        for number in range(5):
+            assert send(server, "/admin/login", {"key": "x"}, at(f"203.0.113.{number}"))[0] == 401
+        assert send(server, "/admin/login", {"key": server.key}, at("203.0.113.99"))[0] == 429
+        assert get(server, "/v1/models", server.key)[0] == 200
