@@ -110,6 +110,7 @@ def test_it_can_be_opened_to_this_machine_alone(tmp_path, tiny_model):
     with serving(tmp_path / "home", tiny_model, env={"FREEHOLD_METRICS_OPEN": "true"}) as server:
         assert scrape(server, f"Host: 127.0.0.1:{server.port}") == 200
         assert scrape(server, "Host: localhost") == 200 and scrape(server, "Host: [::1]:9") == 200
+        assert scrape(server, "Host: [::1]") == 200 and scrape(server, "Host: [::1") == 401
         assert scrape(server, "Host: evil.example") == 401 and scrape(server) == 401
         for header in ("X-Forwarded-For: 10.0.0.1", "Forwarded: for=10.0.0.1", "Via: 1.1 proxy", "X-Real-IP: 10.0.0.1"):
             assert scrape(server, "Host: localhost", header) == 401
@@ -212,6 +213,14 @@ def test_what_left_the_house_is_counted_by_upstream(tmp_path, tiny_model):
             assert found["freehold_seal_active"]["seccomp", "relay, worker"] == 1
     finally:
         far.close()
+
+
+def test_the_command_shows_the_same(fake):
+    """As text as it comes, and as a list for programs."""
+    text = fake.cli("metrics").stdout
+    assert "# TYPE freehold_calls_total counter" in text and text.count("\n") > 50
+    rows = json.loads(fake.cli("metrics", "--json").stdout)
+    assert {"name": "freehold_ledger_failing", "labels": {}, "value": 0.0} in rows
 
 
 def test_openmetrics_is_given_to_who_prefers_it(fake):

@@ -30,12 +30,12 @@ _state = {"json": False}
 
 
 def choose(form: str) -> None:
-    """How lines are written from now on: ``text`` or ``json``. With ``json`` what Python's own parts have to say comes
-    in lines of the same form."""
+    """How lines are written from now on: ``text`` or ``json``. What Python's own parts have to say comes in lines of the
+    same form, and with no more of a fault."""
     _state["json"] = form == "json"
-    if form == "json":
-        logging.captureWarnings(True)
-        logging.basicConfig(handlers=[_Handler()], force=True)
+    logging.captureWarnings(True)
+    logging.basicConfig(handlers=[_Handler()], force=True)
+    threading.excepthook = lambda raised: fault(raised.exc_value or raised.exc_type())
 
 
 def is_json() -> bool:
@@ -121,10 +121,9 @@ class Lines:
     def _work(self) -> None:
         while True:
             self._news.wait()
-            is_last = self._stop.is_set()
-            if not is_last:
-                self._stop.wait(_GATHER)
+            self._stop.wait(_GATHER)
             self._news.clear()
+            is_last = self._stop.is_set()  # if it is told to stop from here on, there is news again
             self._write_all()
             if is_last:
                 return

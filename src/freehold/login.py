@@ -15,6 +15,7 @@ All of it runs in the event loop, but for the events, which are written in a thr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import math
@@ -41,6 +42,7 @@ ADDRESSES = 10_000  # that are remembered
 SESSIONS, SESSIONS_OF_KEY = 1000, 10
 AGAIN = 1.0  # seconds between two log-ins with one key
 EVENTS, EVENT_SECONDS = 10, 6.0  # events at once, and seconds in which another may be written
+STRANGER = "somebody without a key"  # an event's actor
 _KEY_LETTERS = 200
 
 
@@ -175,7 +177,9 @@ class Login:
     async def close(self) -> None:
         """Write down how many failures were not written down one by one."""
         if self._unwritten:
-            await self._write("login.failed", "several addresses", {})
+            detail = {"not_written_before": self._unwritten}
+            with contextlib.suppress(Unaccountable):  # then it is lost; those who failed are out all the same
+                await asyncio.to_thread(self._record, "login.failed", "several addresses", STRANGER, detail)
 
     def _begin(self, caller: Caller, wanted: str) -> str:
         own = [name for name, session in self._sessions.items() if session.key == wanted]
@@ -225,7 +229,7 @@ class Login:
         unwritten, self._unwritten = self._unwritten, 0
         try:
             more = {"not_written_before": unwritten} if unwritten else {}
-            await asyncio.to_thread(self._record, act, where, "somebody without a key", detail | more)
+            await asyncio.to_thread(self._record, act, where, STRANGER, detail | more)
         except Unaccountable as error:  # the log-in is refused in any case
             self._unwritten += unwritten + 1
             log.note(f"A failed log-in could not be written down: {error.message}")

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -107,8 +108,8 @@ class Admin:
         between, and by a name of this machine, so that no page in a browser here can have another name lead to it."""
         if not self._metrics_open or any(name in request.headers for name in _THROUGH):
             return False
-        host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
-        return _is_loopback(request.peer) and (host.lower() == "localhost" or _is_loopback(host.strip("[]")))
+        host = _host(request.headers.get("host", ""))
+        return _is_loopback(request.peer) and (host == "localhost" or _is_loopback(host))
 
     async def metrics(self, caller: Caller | None, accept: str) -> HttpResponse:
         """The figures of the house, in Prometheus' format; ``caller`` is None where nobody needs to be known."""
@@ -156,6 +157,14 @@ class Admin:
     def openapi(self, _caller: Caller) -> HttpResponse:
         """The API's own description."""
         return _json(200, document.openapi())
+
+
+def _host(header: str) -> str:
+    """The name in a Host header, without the port, in lower case."""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _is_loopback(address: str) -> bool:
