@@ -228,7 +228,8 @@ def test_what_pythons_own_parts_say_is_a_line_too():
     import subprocess
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert json.loads(done.stderr)["note"] == "Task failed (KeyError)" and "secret" not in done.stderr
+    said = [json.loads(line)["note"] for line in done.stderr.splitlines()]
+    assert said == ["Task failed", "An unexpected fault: KeyError."] and "secret" not in done.stderr
 
 
 def test_a_stopped_server_has_written_every_line(tmp_path, tiny_model):

@@ -30,12 +30,18 @@ _state = {"json": False}
 
 
 def choose(form: str) -> None:
-    """How lines are written from now on: ``text`` or ``json``. What Python's own parts have to say comes in lines of the
-    same form, and with no more of a fault."""
+    """How lines are written from now on: ``text`` or ``json``. What Python's own parts have to say comes in lines of
+    the same form, and with no more of a fault."""
     _state["json"] = form == "json"
     logging.captureWarnings(True)
     logging.basicConfig(handlers=[_Handler()], force=True)
-    threading.excepthook = lambda raised: fault(raised.exc_value or raised.exc_type())
+    threading.excepthook = _in_a_thread
+
+
+def _in_a_thread(raised: threading.ExceptHookArgs) -> None:
+    """A fault that ended a thread."""
+    if raised.exc_value is not None:
+        fault(raised.exc_value)
 
 
 def is_json() -> bool:
@@ -149,12 +155,13 @@ class Lines:
 
 
 class _Handler(logging.Handler):
-    """Puts what is said through Python's logging into lines of ours: its first line, and the kind of the fault."""
+    """Puts what is said through Python's logging into lines of ours: its first line, and where the fault was, if one is
+    told of."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        said = record.getMessage().partition("\n")[0]
-        kind = f" ({record.exc_info[0].__name__})" if record.exc_info and record.exc_info[0] else ""
-        note(f"{said}{kind}", ERROR if record.levelno >= logging.ERROR else WARNING)
+        note(record.getMessage().partition("\n")[0], ERROR if record.levelno >= logging.ERROR else WARNING)
+        if record.exc_info and record.exc_info[1] is not None:
+            fault(record.exc_info[1])
 
 
 def _json(values: Mapping[str, Any]) -> str:
