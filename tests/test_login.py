@@ -70,7 +70,9 @@ class Page(html.parser.HTMLParser):
 
 def events(server: Running) -> list[dict]:
     with contextlib.closing(sqlite3.connect(server.home / "freehold.db")) as connection:
-        rows = connection.execute("SELECT act, subject, actor, detail FROM events WHERE act LIKE 'login%' ORDER BY seq")
+        rows = connection.execute(
+            "SELECT act, subject, actor, detail FROM events WHERE act LIKE 'admin.login%' ORDER BY seq"
+        )
         return [{"act": act, "subject": where, "actor": who} | json.loads(detail) for act, where, who, detail in rows]
 
 
@@ -277,9 +279,9 @@ def test_failures_and_logins_are_in_the_audit_chain(tmp_path, tiny_model):
         *failed, done = events(server)
         assert [one["failures"] for one in failed] == [1, 2, 3] and failed[2]["locked_seconds"] == 2
         assert {(one["act"], one["subject"], one["actor"]) for one in failed} == {
-            ("login.failed", "203.0.113.77", "somebody without a key")
+            ("admin.login_failed", "203.0.113.77", "somebody without a key")
         }
-        assert (done["act"], done["subject"], done["actor"]) == ("login.done", "203.0.113.78", "key admin")
+        assert (done["act"], done["subject"], done["actor"]) == ("admin.login", "203.0.113.78", "key admin")
         assert done["key"].startswith("key_") and "wrong-secret" not in str(failed)
         assert server.key not in str(done) and server.status()["audit"]["holds"]
 

@@ -31,7 +31,7 @@ from msgspec import Struct
 from freehold import log
 from freehold.auth import KeyRing, hash_of
 from freehold.config import LoginSettings
-from freehold.errors import LockedOut, Unaccountable, Unauthenticated
+from freehold.errors import Forbidden, LockedOut, Unaccountable, Unauthenticated
 from freehold.ledger import Ledger
 from freehold.types import Caller
 
@@ -42,6 +42,7 @@ ADDRESSES = 10_000  # that are remembered
 SESSIONS, SESSIONS_OF_KEY = 1000, 10
 AGAIN = 1.0  # seconds between two log-ins with one key
 EVENTS, EVENT_SECONDS = 10, 6.0  # events at once, and seconds in which another may be written
+DONE, FAILED = "admin.login", "admin.login_failed"  # events
 STRANGER = "somebody without a key"  # an event's actor
 _KEY_LETTERS = 200
 
@@ -129,18 +130,18 @@ class Login:
 
         Raises:
             LockedOut: nobody at this address may try now, be the key right or wrong.
-            Unauthenticated: the key is not known, was revoked or has ended.
+            Unauthenticated: the key is not known, was revoked or has ended, or may do nothing.
             Unaccountable: the keys cannot be read, or the audit chain not be written.
         """
         self.check(address)
         where, wanted = network(address), hash_of(key[:_KEY_LETTERS])
         try:
             caller = self._keys.by_hash(wanted)
-        except Unauthenticated:
+        except (Unauthenticated, Forbidden):
             await self._failure(where)
             raise Unauthenticated("This key is not valid here.", hint="") from None
         self._pace(wanted)
-        await asyncio.to_thread(self._record, "login.done", where, f"key {caller.name}", {"key": caller.id})
+        await asyncio.to_thread(self._record, DONE, where, f"key {caller.name}", {"key": caller.id})
         self.done += 1
         _keep(self._known, where, None, ADDRESSES)
         return self._begin(caller, wanted)
@@ -160,7 +161,7 @@ class Login:
             return None
         try:
             caller = self._keys.by_hash(found.key)
-        except Unauthenticated:
+        except (Unauthenticated, Forbidden):
             self._sessions.pop(name, None)
             return None
         return Session(caller, found.key, found.until, found.form)
@@ -179,7 +180,7 @@ class Login:
         if self._unwritten:
             detail = {"not_written_before": self._unwritten}
             with contextlib.suppress(Unaccountable):  # then it is lost; those who failed are out all the same
-                await asyncio.to_thread(self._record, "login.failed", "several addresses", STRANGER, detail)
+                await asyncio.to_thread(self._record, FAILED, "several addresses", STRANGER, detail)
 
     def _begin(self, caller: Caller, wanted: str) -> str:
         own = [name for name, session in self._sessions.items() if session.key == wanted]
@@ -219,7 +220,7 @@ class Login:
             detail["locked_seconds"] = seconds
         _keep(self._addresses, where, found, ADDRESSES)
         self._together.take()
-        await self._write("login.failed", where, detail)
+        await self._write(FAILED, where, detail)
 
     async def _write(self, act: str, where: str, detail: dict[str, Any]) -> None:
         """Write a failure down, if one may be written now; else the next one says how many were not."""
