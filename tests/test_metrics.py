@@ -252,3 +252,14 @@ def test_a_call_costs_a_few_microseconds():
         metrics.see(seen)
     assert (time.process_time() - began) / 5000 < 100e-6
     assert metrics.outcomes() == {"answered": 5000}
+
+
+def test_energy_is_summed_where_a_counter_says_it():
+    """And is not there where none does: no figure is made up."""
+    metrics = Metrics()
+    for joules in (1.5, None, 2.0):
+        end = Settlement(Outcome.ANSWERED, 200, total_ms=60.0, joules=joules)
+        metrics.see(Seen("req_1", "admin", Kind.CHAT, end, "tiny"))
+        metrics.see(Seen("req_1", "admin", Kind.CHAT, Settlement(Outcome.ANSWERED, 200), "dark"))
+    found = {family.name: samples for family, samples in metrics.samples()}
+    assert found["freehold_energy_joules"] == [(("tiny",), 3.5)]

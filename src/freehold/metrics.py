@@ -42,6 +42,9 @@ TOKENS = Family(
     "freehold_tokens", COUNTER, ("model", "type"),
     "tokens by the engine's count; type is prompt, completion or cached, which is a part of prompt",
 )  # fmt: skip
+ENERGY = Family(
+    "freehold_energy_joules", COUNTER, ("model",), "what calls drew while they were answered, where a counter says so"
+)
 FIRST_TOKEN = Family(
     "freehold_time_to_first_token_seconds", HISTOGRAM, ("model",), "from a call's arrival to its first bytes; streams"
 )
@@ -94,13 +97,13 @@ SPAN_BYTES = Family("freehold_trace_bytes", COUNTER, (), "bytes of traces that l
 LOG_DROPPED = Family(
     "freehold_log_lines_dropped", COUNTER, (), "lines of calls that nobody read in time, or nobody could write"
 )
-LOGINS = Family("freehold_logins", COUNTER, ("result",), "log-ins to /admin: done, failed, or locked (out)")
+LOGINS = Family("freehold_logins", COUNTER, ("result",), "log-ins to /admin: done, failed, or locked out")
 SESSIONS = Family("freehold_sessions", GAUGE, (), "browsers that are logged in to /admin")
 MEMORY = Family("freehold_resident_bytes", GAUGE, ("process",), "memory that a process has in use")
 INFO = Family("freehold_info", GAUGE, ("version", "durability", "seal"), "1, with what this server is")
 FAMILIES = (
-    CALLS, TOKENS, FIRST_TOKEN, CALL_TIME, TOKEN_TIME, WAIT, WAITING, LONGEST_WAIT, SLOTS, SLOTS_TAKEN, ENGINE_UP,
-    RESTARTS, LEFT_CALLS, LEFT_BYTES, BREAKER, SEAL, LEDGER_FAILING, AUDIT_HEAD, CAPTURED, CAPTURE_WAITING,
+    CALLS, TOKENS, ENERGY, FIRST_TOKEN, CALL_TIME, TOKEN_TIME, WAIT, WAITING, LONGEST_WAIT, SLOTS, SLOTS_TAKEN,
+    ENGINE_UP, RESTARTS, LEFT_CALLS, LEFT_BYTES, BREAKER, SEAL, LEDGER_FAILING, AUDIT_HEAD, CAPTURED, CAPTURE_WAITING,
     CAPTURE_NAMES, SPANS, SPAN_BYTES, LOG_DROPPED, LOGINS, SESSIONS, MEMORY, INFO,
 )  # fmt: skip
 
@@ -156,9 +159,10 @@ class Histogram:
 class _Model:
     """What is counted of one model."""
 
-    __slots__ = ("cached", "completion", "first", "prompt", "token", "wait")
+    __slots__ = ("cached", "completion", "first", "joules", "prompt", "token", "wait")
 
     def __init__(self) -> None:
+        self.joules: float | None = None
         self.prompt = self.completion = self.cached = 0
         self.first, self.wait = Histogram(SECONDS), Histogram(SECONDS)
         self.token = Histogram(SECONDS_A_TOKEN)
@@ -188,6 +192,8 @@ class Metrics:
         model.prompt += usage.prompt
         model.completion += usage.completion
         model.cached += usage.cached
+        if end.joules is not None:
+            model.joules = (model.joules or 0.0) + end.joules
         if end.waited_ms is not None:
             model.wait.add(end.waited_ms / 1000)
         if end.first_token_ms is not None:
@@ -218,6 +224,7 @@ class Metrics:
         models = list(self._models.items())
         yield CALLS, list(self._calls.items())
         yield TOKENS, [((name, kind), getattr(model, kind)) for name, model in models for kind in _TYPES]
+        yield ENERGY, [((name,), model.joules) for name, model in models if model.joules is not None]
         yield FIRST_TOKEN, [((name,), model.first) for name, model in models]
         yield CALL_TIME, list(self._times.items())
         yield TOKEN_TIME, [((name,), model.token) for name, model in models]
