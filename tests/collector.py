@@ -17,8 +17,8 @@ class Collector(Upstream):
     """Takes what comes; ``orders`` are as an upstream's. Where none is left it answers as a collector does."""
 
     async def _answer(self, line, body, writer):
-        if not self.orders:
-            self.orders.append(TAKEN)
+        order = self.orders.popleft() if self.orders else {}
+        self.orders.appendleft(TAKEN | order)
         return await super()._answer(line, body, writer)
 
     @property

@@ -203,7 +203,8 @@ class _Tally:
     def seen(self, call_id: str, caller: Caller, kind: Kind, settlement: Settlement, traceparent: str) -> Seen:
         """The call as operators see it."""
         model = self.manifest.name if self.manifest else ""
-        return Seen(call_id, caller.name, kind, settlement, model, self.upstream, traceparent)
+        opened_at = time.time() - (time.perf_counter() - self.started)
+        return Seen(call_id, caller.name, kind, settlement, model, self.upstream, traceparent, opened_at)
 
     def settlement(self) -> Settlement:
         """The second half of the entry."""

@@ -5,7 +5,6 @@ and what is true of the house is gathered when somebody asks.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -110,11 +109,12 @@ def record(seen: Seen, trace: str) -> dict[str, Any]:
     """The line of a call in the log. It has no text of the call, and no name that its client made up."""
     end = seen.settlement
     return {
-        "time": time.time(), "id": seen.id, "caller": seen.caller, "kind": seen.kind.value, "alias": end.alias or None,
-        "model": seen.model or None, "upstream": seen.upstream or None, "status": end.status,
-        "outcome": end.outcome.value, "error": end.error or None, "prompt_tokens": end.usage.prompt,
-        "completion_tokens": end.usage.completion, "cached_tokens": end.usage.cached,
-        "first_token_ms": _ms(end.first_token_ms), "total_ms": _ms(end.total_ms), "trace_id": trace or None,
+        "time": seen.opened_at + end.total_ms / 1000, "id": seen.id, "caller": seen.caller, "kind": seen.kind.value,
+        "alias": end.alias or None, "model": seen.model or None, "upstream": seen.upstream or None,
+        "status": end.status, "outcome": end.outcome.value, "error": end.error or None,
+        "prompt_tokens": end.usage.prompt, "completion_tokens": end.usage.completion,
+        "cached_tokens": end.usage.cached, "first_token_ms": _ms(end.first_token_ms), "total_ms": _ms(end.total_ms),
+        "trace_id": trace or None,
     }  # fmt: skip
 
 

@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import random
 import re
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -97,7 +96,7 @@ class Traces:
         self.exported = self.rejected = self.failed = self.dropped = self.sent_bytes = 0  # spans, but for the last
         self.trouble = ""  # why the last batch came to nothing; empty if it did not
         self._path = f"/{relay.TRACES}/{place.path.rpartition('/')[2]}"
-        self._waiting: deque[tuple[Seen, Context, float]] = deque()
+        self._waiting: deque[tuple[Seen, Context]] = deque()
         self._due = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task | None = None
@@ -117,7 +116,7 @@ class Traces:
         if len(self._waiting) >= ROOM:
             self.dropped += _spans_of(seen)
             return
-        self._waiting.append((seen, context, time.time()))
+        self._waiting.append((seen, context))
         if len(self._waiting) >= BATCH:
             self._due.set()
 
@@ -132,7 +131,7 @@ class Traces:
         if self._task is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._task, _STOP)
-        self.dropped += sum(_spans_of(seen) for seen, _, _ in self._waiting)
+        self.dropped += sum(_spans_of(seen) for seen, _ in self._waiting)
         self._waiting.clear()
 
     def facts(self) -> dict[str, Any]:
@@ -153,9 +152,9 @@ class Traces:
                 except Exception as error:  # noqa: BLE001 - one batch that nobody foresaw does not end all traces
                     log.fault(error)
 
-    async def _send(self, batch: Sequence[tuple[Seen, Context, float]]) -> None:
+    async def _send(self, batch: Sequence[tuple[Seen, Context]]) -> None:
         """Send a batch, again where that may help, and be done with it."""
-        spans = [span for seen, context, at in batch for span in self._spans(seen, context, at)]
+        spans = [span for seen, context in batch for span in self._spans(seen, context)]
         body = msgspec.json.encode(
             {"resourceSpans": [{"resource": self._resource, "scopeSpans": [{"scope": self._scope, "spans": spans}]}]}
         )
@@ -202,10 +201,11 @@ class Traces:
         self.trouble = why
         return None, again
 
-    def _spans(self, seen: Seen, context: Context, ended: float) -> list[dict[str, Any]]:
+    def _spans(self, seen: Seen, context: Context) -> list[dict[str, Any]]:
         """A call's own span, and the model's below it."""
         end = seen.settlement
-        first, last = int((ended - end.total_ms / 1000) * 1e9), int(ended * 1e9)
+        first = int(seen.opened_at * 1e9)
+        last = first + int(end.total_ms * 1e6)
         path = PATHS[seen.kind]
         server = _span(context, context.parent, f"POST {path}", _SERVER, first, last) | {
             "attributes": _attributes(

@@ -118,6 +118,7 @@ class Seen(Struct, frozen=True):
     model: str = ""
     upstream: str = ""
     traceparent: str = ""
+    opened_at: float = 0.0
 
 
 class Call(Struct, frozen=True):
