@@ -19,7 +19,7 @@ from freehold.errors import EngineFailed, Forbidden, FreeholdError, Refused
 from freehold.guard import Guard
 from freehold.lease import Lease, Leases
 from freehold.ledger import Ledger
-from freehold.types import Aim, Alias, Caller, Kind, Manifest, Outcome, Request, Route, Settlement, Usage
+from freehold.types import Aim, Alias, Caller, Kind, Manifest, Outcome, Request, Route, Seen, Settlement, Usage
 
 
 class Tap(Protocol):
@@ -47,7 +47,8 @@ class Eye(Protocol):
 class House(Struct, frozen=True):
     """What a call needs of the house: the ledger, the leases on its engines, the models and the aliases by name, as
     they are when it asks, the names of the upstreams that run some of them, by the model's name, who records the answer
-    to a caller's request, if anybody does, who watches the call, if it is in a canary, and what guards the texts."""
+    to a caller's request, if anybody does, who watches the call, if it is in a canary, what guards the texts, and who
+    hears of every call once it is over: it may neither wait nor raise."""
 
     ledger: Ledger
     leases: Leases
@@ -57,6 +58,7 @@ class House(Struct, frozen=True):
     aliases: Callable[[], Mapping[str, Alias]] = dict
     eye: Callable[[str, Caller, Kind, Aim], Eye | None] = lambda call_id, caller, kind, aim: None
     guard: Guard = msgspec.field(default_factory=Guard)
+    observe: Callable[[Seen], None] = lambda seen: None
 
 
 class Beginning(Struct, frozen=True):
@@ -67,14 +69,15 @@ class Beginning(Struct, frozen=True):
 
 
 async def answer(
-    house: House, call_id: str, caller: Caller, kind: Kind, read: Callable[[Callable[[dict[str, Any]], Aim]], Request]
-) -> AsyncIterator[Beginning | bytes]:
+    house: House, call_id: str, caller: Caller, kind: Kind, read: Callable[[Callable[[dict[str, Any]], Aim]], Request],
+    traceparent: str = "",
+) -> AsyncIterator[Beginning | bytes]:  # fmt: skip
     """Answer one call: first its `Beginning`, then the bytes.
 
     ``read`` makes the checked request out of what the client sent, by means of what it is given, which finds what the
     name in a document leads to; it is called after the entry is open, so that a request which cannot be read is
     accounted for too. In strict durability nothing of a stream is yielded before its entry is on the disk, and of no
-    answer the last bytes before its settlement is.
+    answer the last bytes before its settlement is. ``traceparent`` is the request's header of that name.
 
     Raises:
         Refused, Failed: as `policy`, `route`, the guard, the lease, the ledger and the engine do.
@@ -95,7 +98,7 @@ async def answer(
             raise Forbidden(decision.reason)
         request = policy.within(request, lease.limits)
         way = _route(house, request)
-        tally.manifest = way.model
+        tally.manifest, tally.upstream = way.model, way.upstream
         given = await house.guard(caller, request, leaves=bool(way.upstream))
         tap = house.tap(caller, given.request)
         await lease.take(given.request, way.model)
@@ -135,7 +138,13 @@ async def answer(
             entry.settle(settlement)
             if tally.eye is not None:
                 tally.eye.settled(settlement)
-    await entry.on_disk()
+            if settlement.outcome is not Outcome.ANSWERED:
+                house.observe(tally.seen(call_id, caller, kind, settlement, traceparent))
+    try:
+        await entry.on_disk()
+    finally:
+        if settlement.outcome is Outcome.ANSWERED:  # as far as is known until the entry is on the disk
+            house.observe(tally.seen(call_id, caller, kind, entry.settlement or settlement, traceparent))
     if failure is not None:
         raise failure
     if tap is not None and tally.outcome is Outcome.ANSWERED:
@@ -180,6 +189,7 @@ class _Tally:
         self.eye: Eye | None = None
         self.stream = False
         self.manifest: Manifest | None = None
+        self.upstream = ""
         self.reply: Reply | None = None
         self.ticket: Ticket | None = None  # once it is given back
         self.started = time.perf_counter()
@@ -192,6 +202,12 @@ class _Tally:
         self.outcome = Outcome.REFUSED if isinstance(error, Refused) else Outcome.FAILED
         self.error = error.code
         self.status = error.status if self.first is None else 200
+
+    def seen(self, call_id: str, caller: Caller, kind: Kind, settlement: Settlement, traceparent: str) -> Seen:
+        """The call as operators see it."""
+        model = self.manifest.name if self.manifest else ""
+        opened_at = time.time() - (time.perf_counter() - self.started)
+        return Seen(call_id, caller.name, kind, settlement, model, self.upstream, traceparent, opened_at)
 
     def settlement(self) -> Settlement:
         """The second half of the entry."""

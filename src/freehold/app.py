@@ -26,10 +26,11 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 import freehold
-from freehold import admit, disk, intake, promote, runs, seal, sign
+from freehold import admit, disk, intake, log, promote, runs, seal, sign
 from freehold.aliases import Aliases
 from freehold.answer import House, Models
 from freehold.api.admin import Admin
+from freehold.api.browser import Browser
 from freehold.api.http import Server
 from freehold.api.people import People
 from freehold.api.router import Router
@@ -42,7 +43,7 @@ from freehold.engine.llamacpp import LlamaCpp, context_of
 from freehold.engine.pool import Pool
 from freehold.engine.power import meter
 from freehold.engine.remote import Relay, RemoteEngine, relaying
-from freehold.engine.upstream import REMOTE, Upstream, all_of, check_names
+from freehold.engine.upstream import REMOTE, Upstream, all_of, check_names, collector
 from freehold.errors import (
     BadConfig,
     BadModel,
@@ -59,6 +60,9 @@ from freehold.home import Home, Running
 from freehold.lease import Leases
 from freehold.ledger import Audit, Ledger
 from freehold.limits import OWNER_NAME, Rules, Spend
+from freehold.login import Login
+from freehold.metrics import Process
+from freehold.observe import Observer
 from freehold.prices import PriceList, Tariff, charge
 from freehold.results import Results
 from freehold.samples import Samples
@@ -66,6 +70,7 @@ from freehold.store import TRAFFIC, Store, canonical
 from freehold.store.cipher import Ring, load
 from freehold.task import Tasks
 from freehold.teams import Office
+from freehold.traces import Traces
 from freehold.traffic import heard, retention
 from freehold.traffic.capture import Capture
 from freehold.types import (
@@ -87,6 +92,7 @@ from freehold.types import (
     Subject,
     Task,
     TuningRun,
+    UpstreamState,
     Used,
 )
 from freehold.vault import SERVED, Vault
@@ -356,7 +362,9 @@ def serve(home: Home, settings: Settings, host: Host, *, models: Sequence[Path] 
     Raises:
         CannotDo: as its parts do; nothing is left half-written.
     """
+    log.choose(settings.logs.format)
     _check_bind(settings.server)
+    _check_open(settings)
     _check_database(settings)
     upstreams = all_of(settings)
     tls = _tls(settings.server)
@@ -388,10 +396,22 @@ class _Outside:
         self.seats = {model: found.manifest for found in upstreams for model in found.models}
         self.names = {model: found.name for found in upstreams for model in found.models}
         self.models = {name: model for found in upstreams for name, model in found.manifests().items()}
+        self.places = {found.name: found.place for found in upstreams}
 
     def with_vault(self, vault: Models) -> Models:
         """Every model that can be called, as it is when somebody asks."""
         return (lambda *, now=False: ChainMap(self.models, vault(now=now))) if self.models else vault
+
+    def views(self) -> list[UpstreamState]:
+        """How each upstream stands."""
+        return [engine.view() for engine in self.engines.values()]
+
+    def processes(self) -> list[Process]:
+        """The relay's two, if there is one."""
+        if (relay := self.relay) is None:
+            return []
+        pids = {"relay, supervisor": None if relay.is_gone else relay.pid, "relay, worker": relay.worker}
+        return [Process(who, pid, relay.layers) for who, pid in pids.items()]
 
     def facts(self) -> dict[str, Any]:
         """What status shows of it."""
@@ -399,7 +419,7 @@ class _Outside:
         if relay is None:
             return {"upstreams": [], "relay": None}
         said = {"pid": relay.pid, "worker": relay.worker, "restarts": relay.restarts, "state": relay.state}
-        views = [msgspec.to_builtins(engine.view()) for engine in self.engines.values()]
+        views = [msgspec.to_builtins(view) for view in self.views()]
         return {"upstreams": views, "relay": said | {"reported": msgspec.to_builtins(relay.layers)}}
 
 
@@ -563,9 +583,11 @@ class _Running:
         models = outside.with_vault(opened.vault.models)
         leases = Leases(self.pool, opened.rules.now, *_books(opened), self._context)
         self.watch = promote.Watch(opened.desk, opened.rule, _heard, settings.canary.feedback_seconds)
+        self.login = Login(settings.login, opened.keys, opened.ledger)
+        self.observer = self._observer()
         self.house = House(
             opened.ledger, leases, models, outside.names, self.capture.tap, opened.aliases.now, self.watch.eye,
-            self.guard,
+            self.guard, self.observer.see,
         )  # fmt: skip
 
     async def run(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
@@ -580,10 +602,16 @@ class _Running:
         self.guard.warm(Place.HOUSE, *([Place.UPSTREAM] if self.outside.engines else []))
         self.capture.start()
         self.watch.start()
+        self.observer.start()
         moves, books = _Moves(self.opened, self.watch), _Books(self.opened)
         people = People(self.house, self.opened.keys, self.opened.office)
-        admin = Admin(self.house, self._facts(address), moves, self._now, people, books, self.records)
-        router = Router(self.house, self.opened.keys, admin)
+        admin = Admin(
+            self.house, self._facts(address), moves, self.observer, self._now, people, books, self.records,
+            metrics_open=settings.metrics.open,
+        )  # fmt: skip
+        behind_proxy = settings.server.behind_proxy
+        browser = Browser(self.login, admin.overview, secure=bool(tls) or behind_proxy, behind_proxy=behind_proxy)
+        router = Router(self.house, self.opened.keys, admin, browser)
         server = Server(router.handle, router.gate, router.on_error, _room(settings))
         running = Running(
             pid=os.getpid(), address=address, socket=own_listener.getsockname(),
@@ -612,6 +640,8 @@ class _Running:
                 self.capture.stop()
                 self.watch.stop()
                 self.guard.close()
+                await self.observer.stop()
+                await self.login.close()
                 await self.opened.ledger.stop()
                 self.opened.audit.stop()
                 self.opened.keys.close()
@@ -640,10 +670,30 @@ class _Running:
 
     def _now(self) -> dict[str, Any]:
         """What status shows and changes."""
+        traces = self.observer.traces
         energy = {"counters": self.meter.names, "why": self.meter.why, "idle_joules": self.meter.idle}
         said = {"capture": self.capture.state(), "audit": self.opened.audit.state()}
-        facts = {"guard": self.guard.facts(), "energy": energy}
+        facts = {"guard": self.guard.facts(), "energy": energy, "traces": traces.facts() if traces else None}
         return self.outside.facts() | msgspec.to_builtins(said) | facts
+
+    def _observer(self) -> Observer:
+        """Who sees calls end, and counts, traces and logs them."""
+        settings, outside = self.opened.settings, self.outside
+        place = collector(settings)
+        sent = Traces(settings.traces, place, outside.relay, outside.places) if place and outside.relay else None
+        return Observer(
+            self.opened.ledger, self.pool, self.login, self._processes, outside.views, self.capture.state,
+            (freehold.__version__, settings.ledger.durability, settings.seal), sent,
+            log.Lines() if settings.logs.calls else None,
+        )  # fmt: skip
+
+    def _processes(self) -> list[Process]:
+        """Every process of the house, with the layers of the seal that it reported."""
+        engines = [state for state in self.pool.states() if state.kind != REMOTE]
+        names = [f"engine {one.model}{', vectors' if one.purpose == 'vectors' else ''}" for one in engines]
+        own = Process("gateway", os.getpid(), self.layers)
+        children = [Process(name, one.pid, one.reported) for name, one in zip(names, engines, strict=True)]
+        return [own, *self.outside.processes(), *children]
 
     async def _bring_up(self, stop: asyncio.Event) -> bool:
         """Bring up the engines that were asked for, unless told to stop meanwhile. Raises what the first that
@@ -743,6 +793,15 @@ def _check_bind(server: ServerSettings) -> None:
         raise UnsafeBind(
             f"Listening on {server.host} would send keys and prompts in the clear.",
             hint="Add --tls-cert and --tls-key, or --behind-proxy if something in front encrypts.",
+        )
+
+
+def _check_open(settings: Settings) -> None:
+    """Behind a proxy on this machine everybody seems to come from this machine."""
+    if settings.metrics.open and settings.server.behind_proxy:
+        raise BadConfig(
+            "metrics.open would show the metrics to whoever comes through the proxy of server.behind_proxy.",
+            hint="Leave one of the two out; with a key /metrics can be read from anywhere.",
         )
 
 

@@ -76,7 +76,10 @@ class KeyRing:
         """
         if not token:
             raise Unauthenticated("No key was sent.")
-        wanted = hash_of(token)
+        return self.by_hash(hash_of(token))
+
+    def by_hash(self, wanted: str) -> Caller:
+        """Whoever the key with this hash belongs to; see `hash_of`. Raises as `caller` does."""
         caller = self._remembered(wanted)
         if caller is None:
             caller = self._asked(wanted)

@@ -229,6 +229,57 @@ class CanarySettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 600.0
 
 
+class MetricsSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may read /metrics; see docs/guides/operate.md."""
+
+    open: Annotated[bool, Meta(description="whoever asks from this machine itself may read /metrics without a key")] = (
+        False
+    )
+
+
+class LogsSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the server writes to standard error; see docs/guides/operate.md. Never the text of a call."""
+
+    format: Annotated[
+        Literal["text", "json"], Meta(description="'text': sentences for people; 'json': one object a line")
+    ] = "text"
+    calls: Annotated[bool, Meta(description="a line for each call: who, which model, when, how long, how it ended")] = (
+        False
+    )
+
+
+class TracesSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where traces of calls go, in OpenTelemetry's form; see docs/guides/operate.md. Never the text of a call."""
+
+    endpoint: Annotated[
+        str,
+        Meta(description="URL that takes OTLP over HTTP as JSON; its host is in upstream_hosts; empty: no traces"),
+    ] = ""
+    key_file: Annotated[str, Meta(description="file with the key to it, sent as a bearer token by the relay")] = ""
+    ca: Annotated[str, Meta(description="PEM file of the CA to trust in place of the system's")] = ""
+    plain: Annotated[bool, Meta(description="allow http, unencrypted, beyond loopback")] = False
+    service: Annotated[str, Meta(description="the name of this service there", min_length=1, max_length=200)] = (
+        "freehold"
+    )
+    share: Annotated[
+        Annotated[float, Meta(ge=0, le=1)],
+        Meta(description="share of the calls that are traced, of those that come without a trace of their own"),
+    ] = 1.0
+
+
+class LoginSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Logging in to /admin with a browser; see docs/guides/operate.md."""
+
+    hours: Annotated[Annotated[float, Meta(gt=0, le=168)], Meta(description="a session ends after so long")] = 8.0
+    failures: Annotated[
+        Annotated[int, Meta(ge=1, le=1000)],
+        Meta(description="wrong keys from one address within a quarter of an hour, after which it is locked out"),
+    ] = 5
+    lock_seconds: Annotated[
+        Seconds, Meta(description="for so long at first; each time twice as long, up to an hour")
+    ] = 60.0
+
+
 Kind = Literal["open", "source-available", "use-restricted", "non-commercial", "unknown"]
 
 
@@ -379,11 +430,18 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     guard: GuardSettings = GuardSettings()
     traffic: TrafficSettings = TrafficSettings()
     cost: CostSettings = CostSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    logs: LogsSettings = LogsSettings()
+    traces: TracesSettings = TracesSettings()
+    login: LoginSettings = LoginSettings()
     models: dict[str, ModelSettings] = {}
     upstreams: dict[str, UpstreamSettings] = {}
     upstream_hosts: Annotated[
         tuple[str, ...],
-        Meta(description="'host:port' of every place that calls may be passed on to; empty: nothing leaves the house"),
+        Meta(
+            description="'host:port' of every place that calls may be passed on to, or traces sent; empty: nothing "
+            "leaves the house"
+        ),
     ] = ()
     seal: Annotated[
         Literal["best", "required", "off"],

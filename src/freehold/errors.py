@@ -17,7 +17,8 @@
     │   ├── WrongMediaType      415
     │   ├── RateLimited         429  the caller has as many calls or tokens as it may have
     │   │   ├── BudgetSpent     429  the caller or its team has used what it may have for the day or the month
-    │   │   └── QueueFull       429  the line is full, and this call is the last in it
+    │   │   ├── QueueFull       429  the line is full, and this call is the last in it
+    │   │   └── LockedOut       429  too many wrong keys came, and nobody there may try for a while
     │   ├── HeadersTooLarge     431
     │   └── UpstreamRefused     4xx  an upstream refused the request, and its reason is the message
     ├── Failed                  our side is at fault (5xx)
@@ -185,6 +186,13 @@ class QueueFull(RateLimited):
     """The line is full, and this call is the last in it."""
 
     code = "queue_full"
+
+
+class LockedOut(RateLimited):
+    """Too many wrong keys came: from this address, or from all together; nobody there may log in for a while."""
+
+    code = "locked_out"
+    hint = "Try again when Retry-After has passed."
 
 
 class HeadersTooLarge(Refused):

@@ -332,7 +332,7 @@ def _privacy(sources: Sources, task: Task, verdict: Verdict, samples: Sequence[_
     counts = sources.ledger.sent(list(roles), at)
     departures = tuple(Departure(name, ", ".join(role), *counts.get(name, (0, 0))) for name, role in roles.items())
     settings = sources.settings
-    hosts = tuple(settings.upstream_hosts) if settings.upstreams else ()
+    hosts = settings.upstream_hosts if settings.upstreams or settings.traces.endpoint else ()
     return Privacy(_proof(sources, at), departures, hosts, settings.seal)
 
 

@@ -8,22 +8,27 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from itertools import islice
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
 from freehold import policy
 from freehold.answer import House
 from freehold.api import acts, document
-from freehold.api.message import HttpResponse
+from freehold.api.message import HttpRequest, HttpResponse
+from freehold.api.pages import SHOWN, Overview
 from freehold.api.people import People, allow, as_json
-from freehold.errors import BadRequest, CannotDo, Conflict
+from freehold.errors import BadRequest, CannotDo, Conflict, Unaccountable
 from freehold.samples import ORDER_ONLY
-from freehold.types import Action, Caller, SeatView, TicketView
+from freehold.types import Action, Call, Caller, SeatView, TicketView
 
 Page = Callable[[Caller], HttpResponse | Awaitable[HttpResponse]]
 _LINES = 500
+_OWN = 1000  # of the latest calls of the house, those among which somebody finds their own
+_THROUGH = ("forwarded", "x-forwarded-for", "x-real-ip", "via")  # what a proxy adds
 
 
 class Moves(Protocol):
@@ -68,16 +73,28 @@ class Records(Protocol):
         """Erase those whose days are over. Raises CannotDo."""
 
 
+class Gauges(Protocol):
+    """What the house can say of itself in figures."""
+
+    async def page(self, accept: str) -> tuple[bytes, str]:
+        """The page of /metrics, and its media type."""
+
+    async def facts(self) -> dict[str, Any]:
+        """What the front page shows beside what status does."""
+
+
 class Admin:
     """``open_to_all`` are the two paths that need no key; ``pages`` are those that do, and ``acts`` those that do
     something, which may wait for the disk. ``facts`` do not change; ``outside`` tells what the gateway knows of its
-    upstreams and their relay."""
+    upstreams and their relay; ``metrics_open``: whoever asks from this machine may read the metrics."""
 
     def __init__(
-        self, house: House, facts: Mapping[str, Any], moves: Moves, outside: Callable[[], dict[str, Any]],
-        people: People, books: Books, records: Records,
+        self, house: House, facts: Mapping[str, Any], moves: Moves, gauges: Gauges,
+        outside: Callable[[], dict[str, Any]], people: People, books: Books, records: Records, *,
+        metrics_open: bool = False,
     ):  # fmt: skip
-        self._house, self._moves, self._outside, self._records = house, moves, outside, records
+        self._house, self._moves, self._outside, self._gauges = house, moves, outside, gauges
+        self._records, self._metrics_open = records, metrics_open
         self._facts = dict(facts)
         self._books, self._walking = books, threading.Lock()
         self.is_up = False  # until the engines that were asked for are
@@ -115,16 +132,54 @@ class Admin:
     def status(self, caller: Caller) -> HttpResponse:
         """What the gateway knows of itself; ``freehold status`` holds it against the kernel."""
         allow(caller, Action.LOOK)
+        return as_json(200, self._status())
+
+    def _status(self) -> dict[str, Any]:
         engines = [msgspec.to_builtins(state) for state in self._house.leases.pool.states()]
         models = [msgspec.to_builtins(manifest) for manifest in self._house.models().values()]
-        return as_json(200, self._facts | {"engines": engines, "models": models} | self._outside())
+        return self._facts | {"engines": engines, "models": models} | self._outside()
 
     def queue(self, caller: Caller) -> HttpResponse:
         """Who is served and who waits, for which model and where in line. Of others' calls, a caller who may not
         look at the server sees how many there are."""
         allow(caller, Action.OWN)
+        return as_json(200, {"models": self._queue(caller)})
+
+    def _queue(self, caller: Caller) -> list[dict[str, Any]]:
         sees_all = policy.may(caller, Action.LOOK).allowed
-        return as_json(200, {"models": [_seat(view, caller, sees_all) for view in self._house.leases.pool.views()]})
+        return [_seat(view, caller, sees_all) for view in self._house.leases.pool.views()]
+
+    def is_open_to(self, request: HttpRequest) -> bool:
+        """May the metrics be read without a key? Only if the settings say so, by this machine itself: no proxy
+        between, and by a name of this machine, so that no page in a browser here can have another name lead to it."""
+        if not self._metrics_open or any(name in request.headers for name in _THROUGH):
+            return False
+        host = _host(request.headers.get("host", ""))
+        return _is_loopback(request.peer) and (host == "localhost" or _is_loopback(host))
+
+    async def metrics(self, caller: Caller | None, accept: str) -> HttpResponse:
+        """The figures of the house, in Prometheus' format; ``caller`` is None where nobody needs to be known."""
+        if caller is not None:
+            allow(caller, Action.LOOK)
+        content, media_type = await self._gauges.page(accept)
+        return HttpResponse(200, content, media_type)
+
+    async def overview(self, caller: Caller) -> Overview:
+        """What the front page shows to a caller: all of it to one who may look at the server, else what is their
+        own."""
+        if policy.may(caller, Action.LOOK).allowed:
+            status = self._status() | await self._gauges.facts()
+            aliases = sorted(self._house.aliases().values(), key=lambda alias: alias.name)
+            return Overview(self._queue(caller), await self._calls(SHOWN), status, aliases)
+        own = [call for call in await self._calls(_OWN) if call.caller == caller.name]
+        return Overview(self._queue(caller), own)
+
+    async def _calls(self, limit: int) -> list[Call]:
+        ledger = self._house.ledger
+        try:
+            return await asyncio.to_thread(ledger.calls, limit)
+        except ledger.errors:
+            raise Unaccountable("The ledger cannot be read.") from None
 
     def aliases(self, caller: Caller) -> HttpResponse:
         """What each alias points at, and how its canary goes."""
@@ -228,6 +283,22 @@ def _instant(text: str) -> float:
     if at < ORDER_ONLY:
         raise BadRequest("before is no date after 1973.", hint="Write it like 2026-05-03.", param="before")
     return at
+
+
+def _host(header: str) -> str:
+    """The name in a Host header, without the port, in lower case."""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 def _seat(view: SeatView, caller: Caller, sees_all: bool) -> dict[str, Any]:

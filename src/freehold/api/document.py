@@ -38,6 +38,7 @@ def openapi() -> dict[str, Any]:
     paths = {form.path: {"post": _call(form, schema)} for form, schema in zip(forms, references, strict=False)}
     for path, (summary, keyed) in LOOKS.items():
         paths[path] = {"get": _look(summary, keyed=keyed)}
+    paths["/metrics"]["get"]["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     for act, schema in zip(acts.EVERY, references[len(forms) :], strict=True):
         paths[act.path] = paths.get(act.path, {}) | {"post": _act(act, schema)}
     paths["/v1/models/{model}"]["get"]["parameters"] = [
@@ -74,6 +75,7 @@ LOOKS = {
     "/admin/traffic": ("How long recorded calls are kept, and with which key", True),
     "/admin/status": ("What is true now", True),
     "/admin/teams": ("Every team, with its live keys", True),
+    "/metrics": ("The figures of the house, in Prometheus' text format", True),
     "/openapi.json": ("This document", True),
 }
 

@@ -13,8 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-import sys
-import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable
 from socket import socket as Socket
@@ -22,6 +20,7 @@ from typing import Any
 
 import httptools
 
+from freehold import log
 from freehold.api.message import HttpRequest, HttpResponse, head
 from freehold.config import LimitsSettings
 from freehold.errors import (
@@ -121,6 +120,7 @@ class Connection(asyncio.Protocol):
         self._ready: deque[tuple[HttpRequest, bool]] = deque()
         self._writable = asyncio.Event()
         self._writable.set()
+        self._peer = ""
         self._refused = False
         self._lost = False
         self._unparsed = 0
@@ -132,6 +132,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Called by asyncio."""
         self._transport = transport
+        peer = transport.get_extra_info("peername")
+        self._peer = peer[0] if isinstance(peer, tuple) else ""
         self._wait(self.limits.header_seconds)
         self.server.admit(self)
 
@@ -239,7 +241,9 @@ class Connection(asyncio.Protocol):
         path = self._target.partition(b"?")[0].decode("latin-1")
         method = self._parser.get_method().decode("latin-1")
         version = self._parser.get_http_version()
-        return HttpRequest(self._id, method, path, self._headers, bytes(self._body), version, self._admitted)
+        return HttpRequest(
+            self._id, method, path, self._headers, bytes(self._body), version, self._admitted, self._peer
+        )
 
     def _ask_gate(self) -> None:
         try:
@@ -325,7 +329,7 @@ class Connection(asyncio.Protocol):
             except FreeholdError as error:
                 response = self.server.on_error(request.path, request.id, error)
             except Exception as error:  # noqa: BLE001 - the last resort: no fault of ours may end the server
-                _report(error)
+                log.fault(error)
                 fault = FreeholdError("An unexpected fault; it was written to the server's log.")
                 response = self.server.on_error(request.path, request.id, fault)
             keep_alive = keep_alive and not self.server.stopping
@@ -337,7 +341,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             keep_alive = False
         except Exception as error:  # noqa: BLE001 - as above, when part of the answer is out already
-            _report(error)
+            log.fault(error)
             self.abort()
             keep_alive = False
         finally:
@@ -414,10 +418,6 @@ def _cause_of(stop: Exception) -> FreeholdError:
     if isinstance(cause, _Stop):
         return cause.error
     if isinstance(stop, httptools.HttpParserCallbackError):
-        _report(cause or stop)
+        log.fault(cause or stop)
         return FreeholdError("An unexpected fault; it was written to the server's log.")
     return BadRequest(f"This is not HTTP/1.1 as it should be: {stop}.", hint="")
-
-
-def _report(error: Exception) -> None:
-    print("".join(traceback.format_exception(error)), file=sys.stderr, flush=True)

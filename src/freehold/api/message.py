@@ -14,7 +14,8 @@ REASONS = {status.value: status.phrase for status in HTTPStatus}
 class HttpRequest(Struct):
     """One request as it came. Header names are in lower case; ``path`` has no query.
 
-    ``admitted`` is what the gate gave for it, if it was asked.
+    ``admitted`` is what the gate gave for it, if it was asked; ``peer`` the address at the other end of the connection,
+    empty over the Unix socket.
     """
 
     id: str
@@ -24,6 +25,7 @@ class HttpRequest(Struct):
     body: bytes
     version: str = "1.1"
     admitted: Any = None
+    peer: str = ""
 
 
 class HttpResponse(Struct):

@@ -17,6 +17,7 @@ from freehold.answer import Beginning, House, answer
 from freehold.api import base
 from freehold.api.admin import Admin
 from freehold.api.anthropic import Anthropic
+from freehold.api.browser import Browser
 from freehold.api.message import HttpRequest, HttpResponse
 from freehold.api.openai import OpenAI
 from freehold.auth import KeyRing
@@ -25,6 +26,7 @@ from freehold.types import Caller, Request
 
 EVENT_STREAM = "text/event-stream"
 MODELS = "/v1/models"
+METRICS = "/metrics"
 _MOMENT = 0.05  # seconds
 
 
@@ -38,8 +40,8 @@ class _Call(Struct, frozen=True):
 class Router:
     """The handler of the HTTP server."""
 
-    def __init__(self, house: House, keys: KeyRing, admin: Admin):
-        self.house, self.keys, self.admin = house, keys, admin
+    def __init__(self, house: House, keys: KeyRing, admin: Admin, browser: Browser):
+        self.house, self.keys, self.admin, self.browser = house, keys, admin, browser
         self.stopping = False
         self._openai, self._anthropic = OpenAI(), Anthropic()
         surfaces: tuple[base.Surface, ...] = (self._openai, self._anthropic)
@@ -52,18 +54,35 @@ class Router:
             return look()
         call = self._calls.get(request.path)
         if call is None:
-            act = self._act if request.path in self.admin.acts else self._look
-            return await act(request)
+            return await self._other(request)
         _only(request, "POST")
         caller = _admitted(request) or self.keys.caller(_token(request))
         if self.stopping:
             raise Stopping("The server is stopping.")
         return await self._answer(request, caller, call)
 
+    async def _other(self, request: HttpRequest) -> HttpResponse:
+        """The paths on which no model is called."""
+        if request.path in self.browser.paths:
+            return await self.browser.handle(request)
+        if request.path in self.admin.acts:
+            return await self._act(request)
+        if request.path == METRICS:
+            _only(request, "GET", "HEAD")
+            return await self.admin.metrics(self._reader(request), request.headers.get("accept", ""))
+        return await self._look(request)
+
+    def _reader(self, request: HttpRequest) -> Caller | None:
+        """Who reads the metrics; None for this machine itself, where it needs no key."""
+        token = _token(request)
+        return None if token is None and self.admin.is_open_to(request) else self.keys.caller(token)
+
     def gate(self, request: HttpRequest) -> tuple[Caller, float] | None:
         """Before a body is taken in: whose key is it, and since when; and is there anything to send it to?"""
         if request.path in self.admin.open_to_all:
             return None
+        if request.path in self.browser.paths:
+            return self.browser.gate(request)
         caller = self.keys.caller(_token(request))
         if request.path in self._calls:
             _only(request, "POST")
@@ -71,6 +90,8 @@ class Router:
 
     def on_error(self, path: str, request_id: str, error: FreeholdError) -> HttpResponse:
         """An error in the format of the path on which it happened."""
+        if path in self.browser.paths:
+            return self.browser.on_error(error)
         surface = self._anthropic if path.startswith("/v1/messages") else self._openai
         headers = error.headers
         if error.retry_after is not None:
@@ -84,7 +105,8 @@ class Router:
         def read(aim: base.Aiming) -> Request:
             return call.surface.read(call.form, request.headers, request.body, self.house.upstreams, aim)
 
-        pieces = answer(self.house, request.id, caller, call.form.kind, read)
+        traceparent = request.headers.get("traceparent", "")
+        pieces = answer(self.house, request.id, caller, call.form.kind, read, traceparent)
         begun = await anext(pieces)
         if begun.media_type == EVENT_STREAM:
             return HttpResponse(200, _guarded(pieces, call, request.id), EVENT_STREAM, begun.headers)

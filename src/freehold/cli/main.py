@@ -17,6 +17,7 @@ VERBS = {
     "up": "serve: API and engine; prints the address, and on the first run a key, once",
     "ask": "one question to the running server, streamed to the terminal",
     "status": "what is true now: auth, bind, seal layers, models, ledger",
+    "metrics": "the figures of the running server, in Prometheus' format",
     "scan": "judge model files: what is in them, and may they come in",
     "models": "the models of this house: add, decide, list, show, verify, remove, export, import",
     "traffic": "recorded calls of a task: import, list, show, export, erase, renew",

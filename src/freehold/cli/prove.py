@@ -9,6 +9,7 @@ import msgspec
 
 from freehold import prove
 from freehold.cli import local
+from freehold.config import Settings
 
 _CODES = {prove.HOLDS: 0, prove.BROKEN: 1, prove.NOTHING: 2}
 
@@ -48,13 +49,21 @@ def _running(parts) -> tuple[str, dict[str, prove.Worn], tuple[str, ...]]:
     """The seal that is in force, the processes of the server that runs, if one does, and where its relay may reach."""
     live = local.live(parts.home)
     if live is None:
-        return parts.settings.seal, {}, tuple(parts.settings.upstream_hosts if parts.settings.upstreams else ())
+        return parts.settings.seal, {}, _hosts(parts.settings)
     engines = {local.engine_name(engine): engine for engine in live["engines"] if engine["pid"]}
     worn = {who: _worn(process) for who, process in ({"gateway": live} | engines).items()}
     if relay := live["relay"]:
         pids = {"relay, supervisor": relay["pid"], "relay, worker": relay["worker"]}
         worn |= {who: _worn(relay | {"pid": pid}) for who, pid in pids.items() if pid}
-    return live["seal"], worn, tuple(sorted({upstream["host"] for upstream in live["upstreams"]}))
+    hosts = {upstream["host"] for upstream in live["upstreams"]} | (
+        {live["traces"]["host"]} if live["traces"] else set()
+    )
+    return live["seal"], worn, tuple(sorted(hosts))
+
+
+def _hosts(settings: Settings) -> tuple[str, ...]:
+    """Where a relay would be there to reach."""
+    return settings.upstream_hosts if settings.upstreams or settings.traces.endpoint else ()
 
 
 def _worn(process: dict) -> prove.Worn:

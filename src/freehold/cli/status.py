@@ -55,6 +55,7 @@ def _facts(parts: Any) -> dict[str, Any]:
         "upstreams": [] if live is None else live["upstreams"],
         "capture": None if live is None else live["capture"],
         "guard": None if live is None else live["guard"],
+        "traces": None if live is None else live["traces"],
         "aliases": [_alias(alias) for alias in parts.aliases.every()],
         "models": [_model(parts, manifest) for manifest in parts.vault.list()],
         "ledger": {"calls": parts.ledger.totals(), "left_the_house": parts.ledger.left_the_house()},
@@ -152,6 +153,16 @@ def _show_guard(place: str, done: dict[str, dict[str, int]]) -> None:
     print(f"  guard   {place}: {'; '.join(f'{action} {said}' for action, said in counts.items())}")
 
 
+def _show_traces(traces: dict[str, Any]) -> None:
+    print(f"  traces  names, times and counts of calls LEAVE THE HOUSE, for {traces['host']}; no texts")
+    lost = traces["failed"] + traces["dropped"] + traces["rejected"]
+    print(
+        f"          since the start {traces['exported']} spans exported, {lost} lost, {traces['waiting']} calls waiting"
+    )
+    if traces["why"]:
+        print(f"          the last ones did not reach it: {local.plain(traces['why'])}")
+
+
 def _show(facts: dict[str, Any]) -> None:
     state = f"answers at {facts['address']} ({facts['bind']})" if facts["running"] else "is not running"
     print(f"Freehold {facts['version']} {state}")
@@ -172,6 +183,8 @@ def _show(facts: dict[str, Any]) -> None:
         _show_capture(facts["capture"])
     for place, done in (facts["guard"] or {}).items():
         _show_guard(place, done)
+    if facts["traces"]:
+        _show_traces(facts["traces"])
     for engine in facts["engines"]:
         if engine["kind"] == "remote":
             continue

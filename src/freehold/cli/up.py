@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
 
 import msgspec
 
-from freehold import app, config
+from freehold import app, config, log
 from freehold.cli import local
-from freehold.errors import BadConfig
+from freehold.errors import BadConfig, CannotDo, FreeholdError
 from freehold.types import EngineState, Layer
+
+FIRST_KEY = "first.key"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +38,14 @@ def run(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the server runs: as Ctrl-C
     home = local.home_of(arguments, create=True)
     settings = _with_flags(config.load(home.folder), arguments)
-    app.serve(home, settings, _Terminal(), models=arguments.model, engine=arguments.engine)
+    host = _Lines(home.folder / FIRST_KEY) if settings.logs.format == "json" else _Terminal(settings.traces.endpoint)
+    try:
+        app.serve(home, settings, host, models=arguments.model, engine=arguments.engine)
+    except FreeholdError as error:
+        if not log.is_json():
+            raise
+        log.note(error.sentence(), log.ERROR, code=error.code)
+        return 2
     return 0
 
 
@@ -52,7 +62,8 @@ def _with_flags(settings: config.Settings, arguments: argparse.Namespace) -> con
 class _Terminal:
     """Tells a person at a terminal; see `app.Host`."""
 
-    def __init__(self) -> None:
+    def __init__(self, traces: str) -> None:
+        self._traces = traces
         self._bar = local.Bar()
         self._key = ""
 
@@ -74,6 +85,8 @@ class _Terminal:
             _say(f"  model    {engine.model}  {engine.digest}  (verified)")
         for upstream in upstreams:
             _say(f"  upstream {upstream.model}: calls to its models LEAVE THE HOUSE; 'freehold status' lists them")
+        if self._traces:
+            _say("  traces   names, times and counts of calls LEAVE THE HOUSE, without their texts")
         if not upstreams and (others := models - len(engines)):
             _say(f"           and {others} more, {'each ' if others > 1 else ''}started at its first call")
         _say(f"  gateway  {_layers(layers)}")
@@ -88,6 +101,42 @@ class _Terminal:
 
     def stopping(self) -> None:
         _say("\nStopping: no new calls; running ones finish.")
+
+
+class _Lines:
+    """Tells programs, in lines of JSON; see `app.Host`. A key goes into no log: the first lies in a file."""
+
+    def __init__(self, key_file: Path) -> None:
+        self._key_file = key_file
+        self._told = ""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        if what != self._told:
+            self._told = what
+            log.note(f"Under way: {what}.", log.INFO)
+
+    def first_key(self, key: str) -> None:
+        try:
+            self._key_file.unlink(missing_ok=True)  # made anew, so that nobody has it open
+            with open(os.open(self._key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(f"{key}\n")
+        except OSError as error:
+            raise CannotDo(
+                f"The first key cannot be written to {self._key_file}: {error.strerror}.",
+                hint="Make another with 'freehold keys create NAME --role admin', and start again.",
+            ) from None
+        said = f"The first key, an admin's, lies in {self._key_file}. Take it, and remove the file."
+        log.note(said, key_file=str(self._key_file))
+
+    def ready(self, address: str, layers: tuple[Layer, ...], engines: list[EngineState], models: int) -> None:
+        off = {layer.name: layer.detail for layer in layers if not layer.active}
+        log.note(
+            f"Freehold answers at {address}", log.INFO, address=address, models=models,
+            engines=[engine.model for engine in engines], layers_off=off,
+        )  # fmt: skip
+
+    def stopping(self) -> None:
+        log.note("Stopping: no new calls; running ones finish.", log.INFO)
 
 
 def _layers(layers: tuple[Layer, ...]) -> str:

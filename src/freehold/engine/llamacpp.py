@@ -27,11 +27,12 @@ from typing import Any
 
 import msgspec
 
+from freehold import log
 from freehold.config import EngineSettings
 from freehold.engine import memory, messages, wire
 from freehold.engine.child import Adapter, Order
 from freehold.engine.dialect import PATHS, translate
-from freehold.engine.process import EngineProcess, note
+from freehold.engine.process import EngineProcess
 from freehold.engine.reply import AtWork, LlamaReply, read_slots
 from freehold.engine.template import for_model
 from freehold.errors import BadModel, EngineFailed, EngineUnready, Overloaded
@@ -176,7 +177,8 @@ class LlamaCpp:
         """Leave out the adapter that the engine says it could not load; says whether there was one."""
         for path, adapter in self._adapters.items():
             if self._process.said(f"failed to load lora adapter '{path}'") and not self.vectors:
-                note(f"The engine of {self.model.name} could not load the adapter {adapter.name}; it goes on without.")
+                said = f"could not load the adapter {adapter.name}; it goes on without"
+                log.note(f"The engine of {self.model.name} {said}.")
                 del self._adapters[path]
                 self._process.leave_out(path)
                 return True

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
+from freehold import log
 from freehold.config import PoolSettings, QueueSettings
 from freehold.engine import memory
 from freehold.engine.base import Engine
@@ -266,7 +266,7 @@ class Pool:
     def _failed(self, seat: Seat, error: Exception) -> None:
         """Tell whoever waits, and for a moment whoever comes: to try at every call would keep others from starting."""
         said, hint = f"The engine of {seat.model.name} does not come up: {_reason(error)}", getattr(error, "hint", "")
-        _note(f"{said} {hint}".strip())
+        log.note(f"{said} {hint}".strip())
         seat.failure, seat.failed_at = lambda: EngineUnready(said, hint=hint), time.monotonic()
         seat.dismiss(seat.failure, _is_left_out)
 
@@ -308,7 +308,7 @@ class Pool:
     def _unloadable(self, seat: Seat, adapter: Manifest, reason: str, seconds: float) -> None:
         """Tell whoever waits for an adapter that it cannot be had, and for so long whoever comes."""
         said = f"The adapter {adapter.name} cannot be served: {reason}"
-        _note(said)
+        log.note(said)
         seat.unloadable[adapter.digest] = time.monotonic() + seconds, lambda: EngineUnready(said, hint="")
         seat.dismiss(lambda: EngineUnready(said, hint=""), lambda ticket: ticket.model.digest == adapter.digest)
 
@@ -440,8 +440,3 @@ def _gone() -> ModelNotFound:
 
 def _reason(error: Exception) -> str:
     return error.message if isinstance(error, FreeholdError) else f"unexpectedly, {type(error).__name__}: {error}."
-
-
-def _note(sentence: str) -> None:
-    with contextlib.suppress(OSError):  # the log may be on a full disk
-        print(sentence, file=sys.stderr, flush=True)

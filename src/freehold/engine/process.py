@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from freehold import log
 from freehold.config import EngineSettings
 from freehold.engine import wire
 from freehold.engine.child import SEAL_REQUIRED, Order, Word
@@ -176,7 +177,7 @@ class EngineProcess:
             self._state = "restarting"
             if time.monotonic() - since > _STEADY:
                 in_a_row = 0
-            note(f"The engine of {self.model.name} died (code {self._process.returncode}); restarting it.")
+            log.note(f"The engine of {self.model.name} died (code {self._process.returncode}); restarting it.")
             while self._state == "restarting":
                 await asyncio.sleep(_BACK_OFF[min(in_a_row, len(_BACK_OFF) - 1)])
                 in_a_row += 1
@@ -185,7 +186,7 @@ class EngineProcess:
                     await self._launch()
                 except Exception as error:  # noqa: BLE001 - whatever it was, the next try may come through
                     await self._end()
-                    note(f"The engine of {self.model.name} did not come back: {error}")
+                    log.note(f"The engine of {self.model.name} did not come back: {error}")
             since = time.monotonic()
 
     async def _until_gone(self) -> None:
@@ -200,7 +201,7 @@ class EngineProcess:
             elif silent_since is None:
                 silent_since = time.monotonic()
             elif time.monotonic() - silent_since > self._stuck_seconds:
-                note(f"The engine of {self.model.name} has not answered for {self._stuck_seconds:g} s; ending it.")
+                log.note(f"The engine of {self.model.name} has not answered for {self._stuck_seconds:g} s; ending it.")
                 with contextlib.suppress(ProcessLookupError):
                     self._process.kill()
 
@@ -243,9 +244,3 @@ class EngineProcess:
 def _plain(line: str) -> str:
     """An engine's log line without its clock and level."""
     return line.split(" E ", 1)[-1].strip()
-
-
-def note(sentence: str) -> None:
-    """Say something in the server's log."""
-    with contextlib.suppress(OSError):  # the log may be on a full disk
-        print(sentence, file=sys.stderr, flush=True)

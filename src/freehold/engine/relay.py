@@ -33,12 +33,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from freehold import seal
+from freehold import log, seal
 from freehold.engine.outward import Line, Outward, Trouble, Way
 from freehold.seal import kernel
 from freehold.types import Layer
 
 SEAL_REQUIRED = "The seal is required and the kernel lacks"
+TRACES = "~traces"  # the way that leads to where traces go; no upstream has a name like this
 SAID, AGAIN, SENT, END = "x-relay-said", "x-relay-again", "x-relay-sent", "x-relay-end"
 _DATA_BYTES = 2 << 30
 _BACKLOG = 1024
@@ -59,6 +60,7 @@ class Order(Struct, frozen=True):
     socket: str
     token: str
     seal: str
+    logs: str = "text"
 
 
 class Word(Struct, frozen=True):
@@ -74,6 +76,7 @@ def main() -> int:
     out = os.dup(1)
     os.dup2(2, 1)
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
+    log.choose(order.logs)
     kernel.die_with_parent(signal.SIGKILL)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they go to the gateway too, which then asks us to stop
@@ -95,20 +98,21 @@ def main() -> int:
 
 def _outward(way: Way, order: Order) -> Outward:
     """An upstream with its key. Raises ValueError with a sentence, which never holds the key."""
+    who = "the collector of traces" if way.name == TRACES else f"the upstream {way.name!r}"
     if way.authority not in order.hosts:
-        raise ValueError(f"The upstream {way.name!r} is at {way.authority}, which is not in upstream_hosts.")
+        raise ValueError(f"T{who[1:]} is at {way.authority}, which is not in upstream_hosts.")
     try:
         key = way.key or (_read_key(way.key_file) if way.key_file else "")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
-        raise ValueError(f"The key of the upstream {way.name!r} cannot be read: {way.key_file}: {reason}.") from None
+        raise ValueError(f"The key of {who} cannot be read: {way.key_file}: {reason}.") from None
     if (way.key_file and not key) or not all("!" <= letter <= "~" for letter in key):
-        raise ValueError(f"The key of the upstream {way.name!r} is not one word of plain letters.")
+        raise ValueError(f"The key of {who} is not one word of plain letters.")
     try:
         return Outward(way, key, frozenset(order.hosts))
     except (OSError, ssl.SSLError) as error:
         said = getattr(error, "strerror", None) or "it holds no certificate"
-        raise ValueError(f"The CA of the upstream {way.name!r} cannot be used: {way.ca}: {said}.") from None
+        raise ValueError(f"The CA of {who} cannot be used: {way.ca}: {said}.") from None
 
 
 def _read_key(path: str) -> str:
@@ -166,7 +170,7 @@ def _supervise(out: int, worker: Worker, listener: socket.socket) -> None:
         _, status = os.waitpid(pid, 0)
         ours.close()
         in_a_row = 0 if time.monotonic() - began > _STEADY else in_a_row + 1
-        _note(f"The relay's worker ended (code {os.waitstatus_to_exitcode(status)}); starting it again.")
+        log.note(f"The relay's worker ended (code {os.waitstatus_to_exitcode(status)}); starting it again.")
         if select.select([0], [], [], _BACK_OFF[min(in_a_row - 1, len(_BACK_OFF) - 1)] if in_a_row else 0)[0]:
             return
 
@@ -186,7 +190,7 @@ class Worker:
             kernel.die_with_parent(signal.SIGKILL)
             asyncio.run(self._serve(listener, supervisor))
         except BaseException as error:  # noqa: BLE001 - this process was forked: nothing above may go on in it
-            _note(f"The relay's worker cannot go on ({type(error).__name__}).")
+            log.note(f"The relay's worker cannot go on ({type(error).__name__}).")
         finally:
             os._exit(code)
 
@@ -327,14 +331,9 @@ def _say(out: int, word: Word) -> None:
         os.write(out, msgspec.json.encode(word) + b"\n")
 
 
-def _note(sentence: str) -> None:
-    with contextlib.suppress(OSError):  # the log may be on a full disk
-        print(sentence, file=sys.stderr, flush=True)
-
-
 def _quiet(_loop: asyncio.AbstractEventLoop, said: dict[str, Any]) -> None:
     """No representation of an object goes into a log: it could hold a key or a prompt."""
-    _note(f"In the relay: {said.get('message', '')} ({type(said.get('exception')).__name__})")
+    log.note(f"In the relay: {said.get('message', '')} ({type(said.get('exception')).__name__})")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from freehold.engine.breaker import OPEN, Breaker
 from freehold.engine.dialect import PATHS
 from freehold.engine.meter import UpstreamMeter
 from freehold.engine.outward import Way
-from freehold.engine.upstream import REMOTE, Upstream, allowed
+from freehold.engine.upstream import REMOTE, Place, Upstream, allowed, collector
 from freehold.errors import (
     BadConfig,
     EngineFailed,
@@ -44,6 +44,7 @@ KINDS = (Kind.CHAT, Kind.COMPLETION, Kind.EMBEDDING, Kind.RESPONSE)
 _LATER = frozenset({429, 500, 502, 503, 504})  # worth another try
 _KEY_FAULT = frozenset({401, 403, 407})  # ours, and not the client's
 _WAIT, _LONGEST_WAIT, _ALL_WAITS = 0.5, 20.0, 45.0  # seconds before a further try: the first, any, and all together
+COLLECTOR_SILENCE, _COLLECTOR_CONNECTS = 10.0, 5.0  # seconds
 _START, _STOP = 30.0, 5.0  # seconds
 _LINGER = 0.25  # seconds
 _STREAM = "text/event-stream"
@@ -111,7 +112,7 @@ class Relay:
                 raise SealMissing(f"{self._failed}.", hint='Run on a kernel that has them, or set seal = "best".')
             if self._failed or self.is_gone:
                 said = self._failed or "The relay to the upstreams ended before it began."
-                raise BadConfig(said, hint="Look at [upstreams] in freehold.toml.")
+                raise BadConfig(said, hint="Look at [upstreams] and [traces] in freehold.toml.")
 
     def _hear(self) -> None:
         heard = os.read(self._process.stdout.fileno(), 1 << 16)
@@ -132,25 +133,37 @@ class Relay:
 
 @contextlib.contextmanager
 def relaying(upstreams: Sequence[Upstream], settings: Settings, folder: Path) -> Iterator[Relay | None]:
-    """The relay to the upstreams, for as long as the block lasts; None where there are none.
+    """The relay to the upstreams and to where traces go, for as long as the block lasts; None where there are none.
 
     Raises:
         BadConfig: a key or a CA cannot be read.
         SealMissing: the seal is required, and the kernel lacks a layer.
     """
-    if not upstreams:
+    traces = collector(settings)
+    if not upstreams and traces is None:
         yield None
         return
     order = relay.Order(
-        ways=tuple(_way(upstream) for upstream in upstreams),
+        ways=(*(_way(upstream) for upstream in upstreams), *([_to_collector(settings, traces)] if traces else [])),
         hosts=tuple(sorted(allowed(settings.upstream_hosts))),
         socket=str(folder / "relay.sock"), token=secrets.token_urlsafe(32), seal=settings.seal,
+        logs=settings.logs.format,
     )  # fmt: skip
     for upstream in upstreams:  # nothing else that is started inherits a key
         os.environ.pop(upstream.settings.key_env, None)
     with contextlib.closing(Relay(order)) as running:
         del order
         yield running
+
+
+def _to_collector(settings: Settings, place: Place) -> Way:
+    """What the relay is told of where traces go. The last word of its path is asked for, as an upstream's paths are."""
+    own = settings.traces
+    return Way(
+        name=relay.TRACES, scheme=place.scheme, host=place.host, port=place.port, path=place.path.rpartition("/")[0],
+        key_file=str(Path(own.key_file).expanduser().absolute()) if own.key_file else "", key="", ca=own.ca,
+        connect_seconds=_COLLECTOR_CONNECTS, silence_seconds=COLLECTOR_SILENCE, answer_bytes=1 << 20,
+    )  # fmt: skip
 
 
 def _way(upstream: Upstream) -> Way:
@@ -176,7 +189,7 @@ class RemoteEngine:
         self.upstream, self.relay = upstream, relay
         self.model, self.slots = upstream.manifest, upstream.settings.calls
         self.breaker = Breaker(upstream.settings.breaker_failures, upstream.settings.breaker_seconds)
-        self.sent = self.answering = 0
+        self.sent = self.answering = self.sent_bytes = 0
 
     @property
     def ready(self) -> bool:
@@ -201,7 +214,7 @@ class RemoteEngine:
         """What status shows of it."""
         return UpstreamState(
             self.model.name, self.upstream.place.authority, tuple(sorted(self.upstream.models)), self.breaker.state,
-            self.breaker.failures, self.sent, self.answering,
+            self.breaker.failures, self.sent, self.answering, self.sent_bytes,
         )  # fmt: skip
 
     def check(self, request: Request) -> None:
@@ -329,6 +342,9 @@ class RemoteReply:
             exchange.close()
             breaker.leave()
             return self._failed("could not be asked: the relay broke off"), True, 0.0
+        finally:  # whatever became of it, it may have left
+            if exchange.headers.get(relay.SENT) != "0":
+                self._engine.sent_bytes += len(self._content)
         if said := exchange.headers.get(relay.SAID):
             self.left_the_house = before or exchange.headers.get(relay.SENT) != "0"
             exchange.close()

@@ -194,6 +194,7 @@ class Seat:
             slots=self.engine.slots if self.engine else 0,
             holding=tuple(ticket.view() for ticket in sorted(self.holding, key=lambda ticket: ticket.arrived)),
             waiting=tuple(ticket.view(place) for place, ticket in enumerate(waiting, start=1)),
+            taken=sum(ticket.width for ticket in self.holding),
         )
 
     def retry_after(self) -> int:

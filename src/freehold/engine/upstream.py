@@ -84,6 +84,31 @@ def all_of(settings: Settings) -> tuple[Upstream, ...]:
     return found
 
 
+def collector(settings: Settings) -> Place | None:
+    """Where traces go; None where they go nowhere. A URL without a path is completed as OTLP has it.
+
+    Raises:
+        BadConfig: the URL cannot be used, its host is not on the allow-list, or traces would go in the clear.
+    """
+    own = settings.traces
+    if not own.endpoint:
+        return None
+    place = _place("traces", own.endpoint, "endpoint")
+    if not place.path:
+        place = Place(place.scheme, place.host, place.port, "/v1/traces")
+    if place.authority not in allowed(settings.upstream_hosts):
+        raise BadConfig(
+            f"traces.endpoint is at {place.authority}, which is not in upstream_hosts.",
+            hint=f'Add "{place.authority}" to upstream_hosts if traces may leave the house for it.',
+        )
+    if place.scheme == "http" and not own.plain and not is_loopback(place.host):
+        raise BadConfig(
+            f"traces.endpoint would have traces sent to {place.authority} in the clear.",
+            hint="Give an https:// URL, or set traces.plain = true where the network between is your own.",
+        )
+    return place
+
+
 def check_names(upstreams: Iterable[Upstream], models: Iterable[str]) -> None:
     """Raises BadConfig if a model of an upstream has the name of one in the vault: nobody could tell which answered."""
     inside = set(models)
@@ -129,18 +154,18 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _place(where: str, url: str) -> Place:
+def _place(where: str, url: str, name: str = "url") -> Place:
     """The parts of a base URL. No message repeats the URL: somebody may have put a key into it."""
     try:
         parts = urlsplit(url)
         port = parts.port or _PORTS.get(parts.scheme, 0)
     except ValueError:
-        raise BadConfig(f"{where}.url is no URL.", hint="Give one like https://api.example.com/v1.") from None
+        raise BadConfig(f"{where}.{name} is no URL.", hint="Give one like https://api.example.com/v1.") from None
     host, path = parts.hostname or "", parts.path.rstrip("/")
     if parts.username is not None or parts.query or parts.fragment:
-        raise BadConfig(f"{where}.url has a user, a query or a fragment.", hint="A key belongs into key_file.")
+        raise BadConfig(f"{where}.{name} has a user, a query or a fragment.", hint="A key belongs into key_file.")
     if parts.scheme not in _PORTS or not _HOST.fullmatch(host) or not _PATH.fullmatch(path):
-        raise BadConfig(f"{where}.url cannot be used.", hint="Give one like https://api.example.com/v1.")
+        raise BadConfig(f"{where}.{name} cannot be used.", hint="Give one like https://api.example.com/v1.")
     return Place(parts.scheme, host, port, path)
 
 

@@ -116,6 +116,11 @@ class Entry:
     def __str__(self) -> str:
         return f"The ledger's entry {self.id}"
 
+    @property
+    def settlement(self) -> Settlement | None:
+        """How the call ended, as the entry has it now; None while it is open."""
+        return self._settlement
+
     def values(self) -> tuple:
         """The row, in the order of `settled.COLUMNS`."""
         opened = (self.id, self._opened_at, self.caller, self.kind)
@@ -171,6 +176,16 @@ class Ledger:
         if self._commits is None:
             raise Unaccountable("The ledger is closed.")
         return Entry(self._commits, self._strict, call_id, caller, kind)
+
+    @property
+    def failing(self) -> str:
+        """Why nothing can be written now; empty if it can."""
+        return self._commits.failing if self._commits else "the ledger is closed"
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What goes wrong with the database; see `Store.errors`."""
+        return self._store.errors
 
     def calls(self, limit: int = 50) -> list[Call]:
         """The latest calls, newest first."""

@@ -12,8 +12,6 @@ looks at most once a second; whatever happens there, the application has its ans
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import threading
 import time
 from collections import deque
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from freehold import log
 from freehold.auth import OWNER
 from freehold.errors import Forbidden, FreeholdError, NotFound, Stopping, Unaccountable
 from freehold.promote.facts import TESTS, evidence, level
@@ -197,9 +196,9 @@ class Watch:
             try:
                 self._round(began)
             except FreeholdError as error:
-                _say(f"A canary cannot be looked at now: {error.message}")
+                log.note(f"A canary cannot be looked at now: {error.message}")
             except Exception as error:  # noqa: BLE001 - what nobody foresaw does not end all looking
-                _say(f"A canary cannot be looked at now: an unexpected fault, {type(error).__name__}: {error}")
+                log.note(f"A canary cannot be looked at now: an unexpected fault, {type(error).__name__}")
             self._stop.wait(max(0.0, began + LOOK - time.monotonic()))
         for rule in self._rules.values():
             if rule is not None:
@@ -294,7 +293,7 @@ class Watch:
             detail = {"test": test, "tolerance": canary.tolerance, "alpha": canary.alpha, "state": getattr(trial, test)}
             if give_up(self._desk, canary, detail, ACTOR):
                 more = canary.tolerance if above is None else above
-                _say(
+                log.note(
                     f"The canary of {canary.target.model} for {canary.alias!r} is rolled back: it goes wrong oftener "
                     f"than {alias.target.model} by more than {more * 100:g} points. 'freehold audit list' says more."
                 )
@@ -313,7 +312,7 @@ class Watch:
         try:
             return self._rule(task) if task else None
         except FreeholdError as error:
-            _say(f"Answers of a canary are not held to the rule of the task {task!r}: {error.message}")
+            log.note(f"Answers of a canary are not held to the rule of the task {task!r}: {error.message}")
             return None
 
     def _of(self, canary: str) -> _News:
@@ -334,8 +333,3 @@ def _with(trial: Trial, news: _News) -> Trial:
 
 def _sum(one: Arm, other: Arm) -> Arm:
     return Arm(*(getattr(one, name) + getattr(other, name) for name in Arm.__struct_fields__))
-
-
-def _say(sentence: str) -> None:
-    with contextlib.suppress(OSError):  # the log may be on a disk that is full
-        print(sentence, file=sys.stderr, flush=True)

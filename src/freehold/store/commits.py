@@ -13,7 +13,6 @@ Rows that are complete may be followed by an event each in a chain (`Chain`), wr
 from __future__ import annotations
 
 import asyncio
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
@@ -23,6 +22,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, Table
 from sqlalchemy.exc import SQLAlchemyError
 
+from freehold import log
 from freehold.errors import Unaccountable
 from freehold.store.database import Store, cause
 
@@ -182,7 +182,7 @@ class GroupCommit:
         trouble = ""
         for row, failure in failures.items():
             if self._is_the_rows(failure):
-                _say(f"{row} could not be written and is lost: {cause(failure)}.")
+                log.note(f"{row} could not be written and is lost: {cause(failure)}.", log.ERROR)
                 continue
             trouble = cause(failure)
             if row not in given_up:
@@ -201,7 +201,7 @@ class GroupCommit:
             said = "The ledger can be written again."
             if failing:
                 said = f"The ledger cannot be written, and nothing is served until it can: {failing}. See the disk."
-            _say(said)
+            log.note(said, log.ERROR if failing else log.INFO)
         self.failing = failing
 
     async def _write(self, rows: list[Row]) -> Exception | None:
@@ -328,8 +328,3 @@ def _is_one(size: int) -> bool:
 
 def _flat(rows: list[tuple]) -> tuple:
     return tuple(value for row in rows for value in row)
-
-
-def _say(sentence: str) -> None:
-    with suppress(OSError):  # the log may be on the disk that is full
-        print(sentence, file=sys.stderr, flush=True)

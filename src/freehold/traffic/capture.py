@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from freehold import identity, said
+from freehold import identity, log, said
 from freehold.auth import OWNER
 from freehold.errors import FreeholdError
 from freehold.samples import Samples
@@ -130,7 +129,7 @@ class Capture:
         self._news.set()
         self._thread.join(seconds)
         if left := self.state().waiting:
-            _say(f"{left} captured calls are lost: {self._trouble or 'there was no time to write them'}")
+            log.note(f"{left} captured calls are lost: {self._trouble or 'there was no time to write them'}")
 
     def tap(self, caller: Caller, request: Request) -> Tap | None:
         """What takes in the answer to a request, if a task records it."""
@@ -181,7 +180,7 @@ class Capture:
         while batch := self._next():
             if trouble := self._write(batch):
                 if not self._trouble:
-                    _say(f"Captured calls wait: {trouble}")
+                    log.note(f"Captured calls wait: {trouble}")
                 self._trouble = trouble
                 return False
             self._trouble = ""
@@ -253,8 +252,3 @@ class Capture:
 
 def _digest(what: str, value: Any) -> str:
     return f"{what}-{hashlib.sha256(msgspec.json.encode(value)).hexdigest()[:16]}"
-
-
-def _say(sentence: str) -> None:
-    with contextlib.suppress(OSError):  # the log may be on the disk that is full
-        print(sentence, file=sys.stderr, flush=True)

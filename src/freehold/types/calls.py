@@ -108,6 +108,21 @@ class Settlement(Struct, frozen=True):
     joules: float | None = None
 
 
+class Seen(Struct, frozen=True):
+    """A call that is over, as operators see it: nothing of its text, nor a name that its client made up. ``model`` is
+    empty where there was none of the name that was sent (``settlement.model`` has it all the same), ``upstream``
+    whoever runs it, if this house does not; ``traceparent`` is the request's own header, as it came."""
+
+    id: str
+    caller: str
+    kind: Kind
+    settlement: Settlement
+    model: str = ""
+    upstream: str = ""
+    traceparent: str = ""
+    opened_at: float = 0.0
+
+
 class Call(Struct, frozen=True):
     """One entry of the ledger, in the order of its columns. It holds no text of the prompt or of the answer. ``alias``
     is the name that was asked for, where it was one, and ``model`` the model's own; ``event`` the number of the event
@@ -178,6 +193,7 @@ class SeatView(Struct, frozen=True):
     slots: int
     holding: tuple[TicketView, ...]
     waiting: tuple[TicketView, ...]
+    taken: int = 0  # slots; a call of several choices holds several
 
 
 class EngineState(Struct, frozen=True):
@@ -201,7 +217,8 @@ class EngineState(Struct, frozen=True):
 
 class UpstreamState(Struct, frozen=True):
     """An upstream: the ``host`` and port that calls to its ``models`` (the names here) leave for, the state of its
-    ``breaker`` (closed, open, half-open), and how many calls were ``sent`` and are ``answering`` since the start."""
+    ``breaker`` (closed, open, half-open), how many calls were ``sent`` and are ``answering`` since the start, and how
+    many bytes of requests may have left, those of further tries too."""
 
     name: str
     host: str
@@ -210,3 +227,4 @@ class UpstreamState(Struct, frozen=True):
     failures: int
     sent: int
     answering: int
+    sent_bytes: int = 0
