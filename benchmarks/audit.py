@@ -226,7 +226,7 @@ def page(large: dict[str, Any], small: dict[str, Any], arguments: argparse.Names
         )
     usual = arguments.events == 1_000_000 and arguments.rounds == 3
     return PAGE.format(
-        events=large["events"], calls=large["calls"], cores=os.cpu_count(), kernel=platform.release(),
+        events=large["events"], calls=large["calls"], cores=os.cpu_count(), kernel=platform.release().partition("-")[0],
         python=platform.python_version(), date=datetime.date.today().isoformat(), rounds=arguments.rounds,
         load=arguments.load, hashed=large["hashed"], each=large["hashed"] / large["events"], small=small["events"],
         database=large["database_bytes"], export=large["export_bytes"], rows="\n".join(rows),
