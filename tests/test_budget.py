@@ -213,6 +213,12 @@ def test_to_an_upstream_a_call_says_how_long_its_answer_may_be():
     assert worst(sent(Kind.COMPLETION, prompt="hi", max_tokens=7, best_of=3), 0).completion == 21
 
 
+@pytest.mark.parametrize(("n", "choices"), [(0, 1), (-5, 1), (3, 3), (2.5, 3), ("9", 1), (True, 1), (1e300, 1 << 32)])
+def test_a_number_of_choices_that_is_none_lowers_no_need(n, choices):
+    """What an upstream is sent is not checked by us: a negative one must not make room in a budget."""
+    assert worst(sent(messages=[], max_tokens=10, n=n), 0).completion == 10 * choices
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -221,6 +227,8 @@ def test_to_an_upstream_a_call_says_how_long_its_answer_may_be():
         ({"input": [{"type": "item_reference", "id": "x"}]}, "'item_reference'"),
         ({"input": "hi", "previous_response_id": "resp_1"}, "previous_response_id"),
         ({"input": "hi", "conversation": "c"}, "conversation"),
+        ({"input": "hi", "prompt": {"id": "pmpt_1"}}, "a prompt that is kept there"),
+        ({"messages": [], "web_search_options": {"a": 1}}, "web_search_options"),
         ({"input": "hi", "tools": [{"type": "web_search"}]}, "'web_search'"),
     ],
 )

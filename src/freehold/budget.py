@@ -33,7 +33,8 @@ ANSWERS = {  # the fields that say how long an answer may be
 _TEXT = frozenset({
     "text", "input_text", "output_text", "refusal", "message", "function_call", "function_call_output", "reasoning",
 })  # fmt: skip
-_KEPT_THERE = ("previous_response_id", "conversation", "background")  # fields of /v1/responses
+_UNTOLD = ("previous_response_id", "conversation", "background", "web_search_options")  # fields of an upstream
+_MOST_CHOICES = 1 << 32
 _NEAR = 1e-6  # seconds, below which two times are the same
 
 
@@ -258,12 +259,13 @@ def asked_for(request: Request) -> int | None:
 def choices_of(request: Request) -> int:
     """How many answers a request asks for."""
     asked = [request.body.get(name) for name in ("n", "best_of")]
-    return max((value for value in asked if type(value) is int), default=1) or 1
+    return math.ceil(max([1, *(min(value, _MOST_CHOICES) for value in asked if type(value) in (int, float))]))
 
 
 def _check_text(body: dict[str, Any]) -> None:
     """Raises Forbidden for what an upstream may count many tokens for, however few its bytes."""
-    found = [name for name in _KEPT_THERE if body.get(name)]
+    found = [name for name in _UNTOLD if body.get(name)]
+    found += ["a prompt that is kept there"] if isinstance(body.get("prompt"), dict) else []
     found += [f"a tool of type {kind!r}" for kind in _types(body.get("tools")) if kind not in ("function", "custom")]
     for field in ("messages", "input"):
         for item in body.get(field) if isinstance(body.get(field), list) else ():
