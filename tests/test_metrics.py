@@ -46,6 +46,8 @@ def test_the_page_says_what_the_ledger_says(tmp_path, tiny_model):
         until(lambda: ("chat.completions", "tiny", "abandoned") in figures(server)[ended])
         found = figures(server)
         with contextlib.closing(sqlite3.connect(server.home / "freehold.db")) as connection:
+            unsettled = "SELECT count(*) FROM calls WHERE outcome IS NULL"
+            until(lambda: connection.execute(unsettled).fetchone() == (0,))
             rows = connection.execute("SELECT kind, model, outcome, count(*) FROM calls GROUP BY 1, 2, 3").fetchall()
             sums = connection.execute("SELECT sum(prompt_tokens), sum(completion_tokens) FROM calls").fetchone()
             chats = connection.execute("SELECT sum(total_ms) / 1000 FROM calls WHERE kind LIKE 'chat%'").fetchone()[0]
