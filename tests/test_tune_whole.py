@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from harness import MODEL, Running, cli, environment
+from harness import ask as ask_server
 
 for library in ("torch", "transformers", "peft", "gguf"):
     pytest.importorskip(library, reason=f"{library} is not installed; the extra 'tune' brings it")
@@ -132,38 +133,35 @@ def test_the_run_is_on_record(place, moved):
     assert cli("report", "verify", str(place / "changed.html"), home=home).returncode == 1
 
 
-def test_it_is_promoted_and_taken_back(place, moved):
-    """The application's own name is answered by the adapter, and by nobody once that is taken back."""
+def test_it_is_promoted(place, moved):
+    """Not the base, which has no verdict. The application's own name is answered by the adapter; there is nothing to
+    take it back to, and that is said."""
     home = place / "home"
     assert cli("promote", "incumbent", MODEL, home=home).returncode == 1
     assert cli("promote", "incumbent", f"{MODEL}+sorts@1", home=home).returncode == 0
+    key = json.loads(cli("keys", "create", "application", "--json", home=home).stdout)["key"]
     server = Running(home)
     try:
         right = 0
         for ask, word in (("What is a {}?", "salmon"), ("Sort this: {}", "pliers"), ("{}", "plum")):
             body = {"model": "incumbent", "messages": [{"role": "user", "content": ask.format(word)}]}
-            said = ask_server(server, body | {"temperature": 0, "max_tokens": 6})
-            right += said["choices"][0]["message"]["content"] == SORTS[word]
+            body |= {"temperature": 0, "max_tokens": 6}
+            status, headers, said = ask_server(server, "/v1/chat/completions", body, key)
+            assert status == 200 and headers["x-freehold-model"].startswith(f"{MODEL}+sorts@1@sha256:")
+            right += json.loads(said)["choices"][0]["message"]["content"] == SORTS[word]
         assert right >= 2
         entry = server.calls(1)[0]
-        assert entry["model"].endswith("+sorts@1") or entry["alias"] == "incumbent"
+        assert entry["model"].endswith("+sorts@1") and entry["alias"] == "incumbent"
+        back = cli("rollback", "incumbent", home=home)
+        assert back.returncode == 2 and "nothing before" in back.stderr
     finally:
         server.stop()
-
-
-def ask_server(server: Running, body: dict) -> dict:
-    """A chat completion, with the owner's key."""
-    from freehold.cli import local
-    from freehold.home import Home
-
-    running = Home(server.home, create=False).running()
-    return json.loads(local.call(running, "POST", "/v1/chat/completions", body).read())
 
 
 def test_a_run_that_is_killed_goes_on(place, moved, tmp_path):
     """kill -9 in mid-training leaves nothing half-registered; --resume makes the very adapter of an unbroken run."""
     home = place / "home"
-    words = ["tune", "sorts", "--base", MODEL, "--epochs", "1", "--batch", "4", "--rank", "4", "--json"]
+    words = ["tune", "sorts", "--base", MODEL, "--epochs", "0.4", "--batch", "4", "--rank", "4", "--json"]
     whole = json.loads(cli(*words, home=home, timeout=400).stdout)
     process = subprocess.Popen(
         [sys.executable, "-m", "freehold", *words, "--home", str(home)],

@@ -146,7 +146,7 @@ def facts(rng: random.Random, customer: Customer) -> dict:
     return {
         "name": rng.choice(customer.contacts) if rng.random() < 0.8 else None,
         "item": rng.choice(WORDS["items"]["held_out" if new else "known"]),
-        "quantity": rng.choice((1, 1, 2, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 40)) if rng.random() < 0.74 else None,
+        "quantity": rng.choice((1, 1, 2, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 40)) if rng.random() < 0.78 else None,
         "order": number(rng) if rng.random() < 0.72 else None,
         "topic": rng.choice(TOPICS),
         "urgent": rng.random() < 0.3,

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 Heard = Sequence[Sequence[Position]]
 POSITIONS = 300  # 1 point of them is three flips
 EACH = 64  # of one answer, so that a few long ones are not all there is
-SHARED = 64  # positions for the shares, and twice as many where they do not tell: each takes torch some thirty passes
+SHARED = 64  # positions for the shares, and twice as many where they do not tell: each passage takes some forty passes
+PASSAGES = 8  # for the shares, at most, where answers are short; and twice as many likewise
 
 _NOISE = 0.001  # nats: below it a difference is nobody's, whatever the base's own
 _OFF = 0.5  # a share is off where it is nearer to 0 or 2 than to 1,
@@ -194,21 +195,22 @@ def shares(
 ) -> dict[str, Share]:  # fmt: skip
     """How much of each part of the adapter arrives: of the whole, of each layer, of each kind of layer. Parts that
     change nothing are left out, and all of them where there are too few positions to tell them apart. `SHARED`
-    positions are looked at, and as many again where a share is far from 1 and may be so by chance."""
-    parts = _parts(model)
+    positions are looked at, of `PASSAGES` passages at most, and as many again where a share is far from 1 and may be so
+    by chance."""
+    parts = _parts(model, sum(len(positions) for positions in heard[:PASSAGES]))
     rows: dict[str, list[np.ndarray]] = {part: [] for part in ("deviation", WHOLE, *parts)}
     found: dict[str, Share] = {}
-    seen, wanted = 0, SHARED
-    for passage, positions in zip(passages, heard, strict=True):
+    seen, wanted, most = 0, SHARED, PASSAGES
+    for number, (passage, positions) in enumerate(zip(passages, heard, strict=True), start=1):
         for part, changes in _changes(model, passage, positions, parts).items():
             rows[part].append(changes)
         seen += len(positions)
-        tell("switching layers off", seen, wanted)
-        if seen >= wanted:
+        tell("switching layers off", min(seen, wanted), wanted)
+        if seen >= wanted or number >= most:
             found = _explained(rows, parts)
             if wanted > SHARED or not any(share.far and not share.off for share in found.values()):
                 return found
-            wanted = 2 * SHARED
+            wanted, most = 2 * SHARED, 2 * PASSAGES
     return _explained(rows, parts) if seen else {}
 
 
@@ -240,14 +242,16 @@ def _fitted(columns: Mapping[str, np.ndarray], group: list[str]) -> dict[str, Sh
     return {part: Share(1 + float(u), float(e)) for part, u, e in zip(kept, found, errors, strict=True)}
 
 
-def _parts(model: PeftModel) -> dict[str, int]:
-    """The parts of an adapter that are switched off one by one, and the first layer that each changes."""
+def _parts(model: PeftModel, positions: int) -> dict[str, int]:
+    """The parts of an adapter that are switched off one by one, and the first layer that each changes. So few
+    ``positions`` as there are layers cannot tell them apart: then the kinds of layers alone."""
     parts: dict[str, int] = {}
     for name, _ in _adapted(model):
         number, kind = int(name.split(".layers.")[1].split(".")[0]), name.rpartition(".")[2]
         for part in (f"layer {number}", kind):
             parts[part] = min(number, parts.get(part, number))
-    return parts
+    kinds = {part: first for part, first in parts.items() if part in families.TARGETS}
+    return parts if positions > len(parts) - len(kinds) else kinds
 
 
 def _changes(

@@ -33,7 +33,7 @@ from freehold.types import Manifest, Parity, Progress, Record, Sample, Task, Tun
 if TYPE_CHECKING:
     from peft import PeftModel
 
-SCORED = 16  # validation calls that are answered and scored at each look
+SCORED = 24  # validation calls that are answered and scored at each look
 _SPACE = 8  # times the adapter's own size: two states with moments, the best, the export, and room
 
 
