@@ -939,7 +939,9 @@ def test_an_unknown_key_and_a_revoked_one_are_events(served):
     for token in ("fh_" + "x" * 43, gone["key"]):
         assert get(served, "/v1/models", token)[0] == 401
     assert get(served, "/v1/models")[0] == 401  # no key at all is no log-in
-    until(lambda: len([event for event in events(served) if event["act"] == "login.failed"]) == 2)
+    failed = "SELECT count(*) FROM events WHERE act = 'login.failed'"
+    with contextlib.closing(sqlite3.connect(served.home / "freehold.db")) as connection:
+        until(lambda: connection.execute(failed).fetchone() == (2,))
     unknown, revoked = [event for event in events(served) if event["act"] == "login.failed"]
     assert (unknown["subject"], revoked["subject"]) == ("unknown", gone["id"])
     assert "x" * 43 not in json.dumps(unknown) and unknown["detail"]["attempt"].startswith("hmac-sha256:")
