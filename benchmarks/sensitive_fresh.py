@@ -94,7 +94,7 @@ FRESH = Half(
                 national("dk.cpr", "999999-9999", "CPR "), national("cz.rc", "999999/9999"),
                 national("pt.nif", "9{9}", "NIF "), said("NI number ", form("<JK>999999<D>")),
                 national("fi.hetu", "999999-999A"), national("ro.cnp", "9{13}", "CNP "),
-                national("ar.cuit", "99-99999999-9"), national("es.dni", "99.999.999-A"),
+                national("ar.cuit", "99-99999999-9"), national("es.dni", "99999999-A"),
                 national("gb.nhs", "999 999 9999", "NHS no. "), national("it.codicefiscale", "AAAAAA99A99A999A"),
                 national("us.ssn", "999-99-9999", "SSN: "), national("at.vnr", "9999 999999", "SVNR "),
             ),

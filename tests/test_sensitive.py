@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from freehold import sensitive
 from freehold.sensitive import Form, Hit, Kind, Names, Reading, Unmasker, find, mask, path, places, unmask
-from freehold.sensitive.find import _joined
+from freehold.sensitive.find import WINDOW, _joined, _whole
 from freehold.sensitive.mask import LONGEST
 from freehold.sensitive.numbers import IBAN_LENGTHS, NATIONAL
 
@@ -416,6 +416,28 @@ def test_any_json_is_masked_and_unmasked(value):
     masked = Reading(text).masked(names, {Kind.EMAIL})
     assert json.loads(unmask(masked, names, in_json=True)) == value
     assert "a@corp.de" not in masked
+
+
+@pytest.mark.parametrize("shift", range(0, 700, 97))
+def test_a_long_text_is_read_as_a_short_one_is(shift):
+    """In windows, whose edges fall anywhere: what is found is the same, at the same places."""
+    lines = [text for _, text, _ in FOUND] + [text for _, text in NOT_FOUND]
+    long = "x " * shift + "\n".join(lines * (4 * WINDOW // sum(map(len, lines)) + 1))
+    whole = _joined(_whole(long, frozenset(Kind)))
+    assert len(whole) > 100 and find(long) == whole
+
+
+@pytest.mark.parametrize("size", [3_000, 20_000, 60_000, 200_000])
+def test_what_is_longer_than_a_window_is_found_to_its_end(size):
+    """A key of so many characters, wherever it begins; and what comes after it."""
+    text = pem("PRIVATE KEY").replace("\n", "\n" + "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC" * (size // 32), 1)
+    for before in (0, WINDOW - 5, WINDOW + 300):
+        long = "a word " * (before // 7) + text + " mail a@corp.de " + "and so on " * 3_000
+        found = [hit for hit in find(long) if hit.kind is Kind.PRIVATE_KEY]
+        assert found[0].start == long.index("-----BEGIN")
+        assert size > 65_536 or [hit.end for hit in found] == [long.index(" mail")]
+        assert [hit.kind for hit in find(long)][-1] is Kind.EMAIL
+        assert "MIIE" not in mask(long, find(long), Names())
 
 
 HOSTILE = [

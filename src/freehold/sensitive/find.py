@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator
 
 from freehold.sensitive import contacts, numbers, passwords, tokens
 from freehold.sensitive.fold import Folded
@@ -12,20 +13,57 @@ from freehold.sensitive.sheet import Sheet
 _EVERY = frozenset(Kind)
 _TOKENS = frozenset({Kind.API_KEY, Kind.JWT, Kind.PRIVATE_KEY})
 _BESIDE = frozenset({Kind.PASSWORD, Kind.SECRET})
+# A long text is read in windows, or one search through all of it would keep every other thread waiting.
+WINDOW = 16_384  # characters in which a hit may begin
+_BEHIND = 256  # those before them that are read too: no detector looks further back
+# And those after them: as many as any detector needs to know that there is something, and more where it goes on.
+_AHEAD = (6_144, 16_384, 65_536)
+_EDGE = 64  # a hit that ends so near to the window's end might go on
+_REST = re.compile(r"\S*+(?:\s{1,2}\S{48,}+)*+(?:\s{1,2}\S++){0,2}")  # of a key on many lines, too
 
 
 def find(text: str, kinds: Collection[Kind] | None = None) -> list[Hit]:
     """What a text has of these kinds, of all where none are given; in order, and no two overlap.
 
     Where two finds overlap they become one hit over both, of the longer one's kind, so that nothing which was found is
-    left uncovered. The time is linear in the text's length, whatever is in it.
+    left uncovered. The time is linear in the text's length, whatever is in it; no single step takes more than some
+    milliseconds.
     """
     wanted = _EVERY if kinds is None else frozenset(kinds)
+    if not wanted:
+        return []
+    return _joined(_whole(text, wanted) if len(text) <= WINDOW + _AHEAD[0] else _windows(text, wanted))
+
+
+def _whole(text: str, wanted: frozenset[Kind]) -> Iterator[Hit]:
     folded = Folded(text)
-    hits = _joined(hit for hit in _all(Sheet(folded.text), wanted) if hit.kind in wanted)
+    hits = (hit for hit in _all(Sheet(folded.text), wanted) if hit.kind in wanted)
     if folded.text is text:
-        return hits
-    return [Hit(hit.kind, *folded.back(hit.start, hit.end), hit.what) for hit in hits]
+        yield from hits
+    else:
+        yield from (Hit(hit.kind, *folded.back(hit.start, hit.end), hit.what) for hit in hits)
+
+
+def _windows(text: str, wanted: frozenset[Kind]) -> Iterator[Hit]:
+    """The hits of a long text, window by window. What is longer than the longest of them is taken to go on as far as
+    there are no words."""
+    start = 0
+    while start < len(text):
+        stop = min(start + WINDOW, len(text))
+        begin = max(0, start - _BEHIND)
+        for ahead in _AHEAD:
+            end = min(stop + ahead, len(text))
+            found = [hit for hit in _whole(text[begin:end], wanted) if start <= begin + hit.start < stop]
+            last = max((begin + hit.end for hit in found), default=0)
+            if end == len(text) or last <= end - _EDGE:
+                break
+        rest = end
+        if end < len(text) and last > end - _EDGE:
+            stop = rest = _REST.match(text, end).end()
+        for hit in found:
+            over = begin + hit.end
+            yield Hit(hit.kind, begin + hit.start, over if over <= end - _EDGE else max(over, rest), hit.what)
+        start = stop
 
 
 def _all(sheet: Sheet, wanted: frozenset[Kind]) -> Iterator[Hit]:
@@ -45,7 +83,7 @@ def _all(sheet: Sheet, wanted: frozenset[Kind]) -> Iterator[Hit]:
         yield from contacts.addresses(sheet)
 
 
-def _joined(hits: Iterator[Hit]) -> list[Hit]:
+def _joined(hits: Iterable[Hit]) -> list[Hit]:
     """One hit for each stretch of overlapping ones: the longest's kind, of equals the more certain one's."""
     joined: list[Hit] = []
     size = 0  # of the longest in the last stretch
