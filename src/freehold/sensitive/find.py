@@ -57,12 +57,12 @@ def _windows(text: str, wanted: frozenset[Kind]) -> Iterator[Hit]:
             last = max((begin + hit.end for hit in found), default=0)
             if end == len(text) or last <= end - _EDGE:
                 break
-        rest = end
-        if end < len(text) and last > end - _EDGE:
-            stop = rest = _REST.match(text, end).end()
+        goes_on = end < len(text) and last > end - _EDGE
+        if goes_on:
+            stop = _REST.match(text, end).end()
         for hit in found:
             over = begin + hit.end
-            yield Hit(hit.kind, begin + hit.start, over if over <= end - _EDGE else max(over, rest), hit.what)
+            yield Hit(hit.kind, begin + hit.start, stop if goes_on and over > end - _EDGE else over, hit.what)
         start = stop
 
 
