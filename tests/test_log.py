@@ -65,7 +65,7 @@ def test_every_line_is_json_and_each_call_has_one(logged):
     found = row(logged, headers["x-request-id"])
     kept = logged.calls(1)[0]
     assert found["id"] == kept["id"] and found["trace_id"] == TRACE
-    assert found["first_token_ms"] == pytest.approx(kept["first_token_ms"], abs=0.001) and found["first_token_ms"] >= 20
+    assert found["first_token_ms"] == pytest.approx(kept["first_token_ms"], abs=0.001)
     assert found["total_ms"] == pytest.approx(kept["total_ms"], abs=0.001)
     for name in ("caller", "kind", "model", "status", "outcome", "prompt_tokens", "completion_tokens", "cached_tokens"):
         assert found[name] == kept[name], name

@@ -86,7 +86,8 @@ def test_a_call_is_two_spans_by_the_conventions(traced, place):
     assert client.end_time_unix_nano <= server.end_time_unix_nano <= ended
     assert client.end_time_unix_nano - client.start_time_unix_nano >= 65e6
     said = attributes(client)
-    assert 0.03 <= said.pop("gen_ai.response.time_to_first_chunk") < 1
+    first = traced.calls(1)[0]["first_token_ms"] / 1000
+    assert said.pop("gen_ai.response.time_to_first_chunk") == pytest.approx(first)
     assert said.pop("freehold.model.digest").startswith("sha256:")
     assert said == {
         "gen_ai.operation.name": "chat", "gen_ai.provider.name": "freehold", "gen_ai.request.model": "tiny",
@@ -155,7 +156,9 @@ def test_what_goes_wrong_is_said_and_what_was_sent_is_not(traced, place):
     assert attributes(server)["http.response.status_code"] == 404 and server.status.code == Status.STATUS_CODE_UNSET
     with Wire(traced.port) as wire:
         wire.send(post(CHAT, chat({"tokens": 500, "each_ms": 20, "mark": SECRET}, stream=True), traced.key))
-        assert b"word" in wire.socket.recv(65536)
+        heard = b""
+        while b"word" not in heard:
+            heard += wire.socket.recv(65536)
     left = until(lambda: [one for one in place.spans if attributes(one).get("freehold.outcome") == "abandoned"])
     _, client = of(place, attributes(left[0])["freehold.call.id"])
     assert attributes(client)["error.type"] == "abandoned"
