@@ -123,7 +123,8 @@ def test_no_client_makes_a_line(tmp_path, tiny_model, form):
     try:
         before = server.output().count("\n")
         ask(server, CHAT, chat("hi") | {"model": forged})
-        ask(server, CHAT, chat("hi"), traceparent="00-" + "a\x85b\t" * 20)
+        assert ask(server, CHAT, chat("hi"), traceparent='00-"forged\x85id=\u2028' * 5)[0] == 200
+        assert ask(server, CHAT, chat("hi"), traceparent="00-forged\x1b")[0] == 400  # and this is no HTTP
         with Wire(server.port) as wire:
             wire.send(post("/v1/%0aforged\x1b", {}, server.key)).read()
         _, headers, _ = ask(server, CHAT, chat("hi"))
