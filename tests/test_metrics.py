@@ -46,6 +46,7 @@ def test_the_page_says_what_the_ledger_says(tmp_path, tiny_model):
                 heard += wire.socket.recv(65536)
         ended = "freehold_calls_total"
         until(lambda: ("chat.completions", "tiny", "abandoned") in figures(server)[ended])
+        until(lambda: server.calls(1)[0]["outcome"] == "abandoned")  # written a moment later
         found = figures(server)
         with contextlib.closing(sqlite3.connect(server.home / "freehold.db")) as connection:
             unsettled = "SELECT count(*) FROM calls WHERE outcome IS NULL"
