@@ -82,9 +82,9 @@ def trouble(sentence: str) -> bytes:
 def overview(caller: Caller, form: str, seen: Overview) -> bytes:
     """What is true now, for one caller; ``form`` is the word that a form of theirs carries."""
     parts = [
-        f'<h1>Freehold</h1><p>{_text(caller.name)}, {_text(caller.role.value)} · <a href="{FRONT}">Look again</a> · '
+        f'<h1>Freehold</h1><div>{_text(caller.name)}, {_text(caller.role.value)} · <a href="{FRONT}">Look again</a> · '
         f'<form class="line" method="post" action="{LOGOUT}"><input type="hidden" name="form" value="{_text(form)}">'
-        '<button type="submit">Log out</button></form></p>'
+        '<button type="submit">Log out</button></form></div>'
     ]
     if seen.status is not None:
         parts += [_status(seen.status), _seal(seen.status["processes"])]
