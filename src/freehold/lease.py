@@ -316,8 +316,9 @@ def _moment(seconds: float) -> str:
 
 
 def _stamp(at: float) -> str:
-    """RFC 3339, in UTC, to the second that has begun by then."""
-    return datetime.fromtimestamp(math.ceil(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """RFC 3339, in UTC, to the second that has begun by then; what is hardly later than a second is that second, since
+    the clock was read twice."""
+    return datetime.fromtimestamp(math.ceil(at - 0.25), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _plain(limit: str, amount: float) -> str:
