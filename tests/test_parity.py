@@ -116,10 +116,10 @@ def test_an_adapter_that_changes_nothing_does_not_pass(bench):
 
 
 def test_of_short_answers_few_passages_are_looked_at(bench, monkeypatch):
-    """And twice as many where it may be chance, not more; what is wrong as a whole is seen all the same."""
+    """And twice as many where it may be chance, not more; a kind of layer that is missing is seen all the same."""
     monkeypatch.setattr(parity, "PASSAGES", 5)
     held = tuning.passages(20, answer=3)
-    for what, passes in (("right", True), ("twice alpha", False)):
+    for what, passes in (("right", True), ("down missing", False)):
         told = []
         heard = bench.probe.score(held, adapter=bench.places[what])
         arrived = parity.shares(bench.model, held, heard, lambda *said, told=told: told.append(said))
