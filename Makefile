@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH ?= torch==2.13.0
 DEMO ?= .demo
 
-.PHONY: up install install-tune install-test demo test bench bench-scan bench-traffic bench-verdict bench-canary bench-sensitive bench-audit bench-guard bench-tuning interop soak fuzz lint lock docs clean
+.PHONY: up install install-tune install-test demo test bench bench-scan bench-traffic bench-verdict bench-canary bench-sensitive bench-audit bench-guard bench-switch bench-tuning interop soak fuzz lint lock docs clean
 
 up: install            ## set up, then serve in the foreground
 	@exec $(BIN)/freehold up
@@ -23,6 +23,10 @@ demo: install-tune     ## the whole move on a synthetic task: import, tune, cert
 bench-tuning: install-test  ## training beside a bare peft loop; writes docs/reference/tuning.md
 	$(BIN)/python examples/tickets/make.py --calls 1450 --seed 7 --mean 0.7 -o examples/tickets/traffic.jsonl
 	$(BIN)/python benchmarks/tuning.py --model "$$($(BIN)/freehold models show smollm2-135m-instruct --file --home $(DEMO))" --traffic examples/tickets/traffic.jsonl
+
+bench-switch: install-test  ## the whole move, timed and with its memory; writes docs/reference/switch.md. Anew: give another DEMO
+	$(BIN)/python examples/tickets/make.py --calls 1450 --seed 7 --mean 0.7 -o examples/tickets/traffic.jsonl
+	$(BIN)/python benchmarks/switch.py --home $(DEMO)
 
 test: install-test     ## set up with the test dependencies, then the whole suite
 	$(BIN)/python -m ruff check src tests docs benchmarks examples fuzz

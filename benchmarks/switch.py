@@ -34,7 +34,7 @@ PAGE = """# The whole move, measured
 
 `make demo` on the synthetic task of examples/tickets: {cores} threads, Linux {kernel}, Python {python}, {date}.
 
-Command: `make demo && python benchmarks/switch.py --home .demo`
+Command: `make bench-switch`
 
 | stage | what came of it | seconds |
 | --- | --- | ---: |
@@ -55,8 +55,7 @@ Command: `make demo && python benchmarks/switch.py --home .demo`
 | median difference in nats, tuned / base | {median:.4f} / {base_median:.4f} | at most twice |
 | trained | {trained} calls, {tokens:,} tokens at {rate:.0f} a second ({dtype}) | |
 
-Of the certification calls nearly all names, half of the goods and a third of the ways to write are ones that no tuning
-call has. {wrong}
+No tuning call has the name in {new[name]} of the calls that certify, nor the goods in {new[item]}. {wrong}
 """
 
 
@@ -95,6 +94,7 @@ def _page(home: Path, said: dict[str, Any], peak: float) -> str:
         upper=estimate.upper * 100, argmax=parity["adapter_argmax"], base_argmax=parity["base_argmax"],
         positions=parity["positions"], median=parity["adapter_median"], base_median=parity["base_median"],
         trained=run["calls"], tokens=run["tokens"], rate=run["tokens"] / run["seconds"], dtype=run["dtype"],
+        new=found["new"],
         wrong=f"Fields that the tuned model has wrong: {wrong}." if wrong else "",
     )  # fmt: skip
 
@@ -114,18 +114,24 @@ def _right(home: Path, verdict: Verdict, said: dict[str, Any]) -> dict[str, Any]
         answers = {one.name: parts.results.answers(task.name, one.key) for one in parts.results.candidates(task.name)}
         base = msgspec.convert(said["baseline"]["document"]["candidates"][0]["candidate"], Candidate)
         wrong: dict[str, int] = {}
+        taught = [json.loads(sample.expected.text) for sample in parts.samples.of_split(task, Split.TUNING)]
+        known = {field: {call[field] for call in taught} for field in ("name", "item")}
+        new = dict.fromkeys(known, 0)
         shares: dict[str, list[float]] = {"tuned": [], "incumbent": [], "base": []}
         for sample in parts.samples.of_split(task, Split.CERTIFICATION):
             answer = answers[verdict.candidate.name][sample.id].answer
             shares["tuned"].append(scorer.score(sample, answer, sample.expected).value)
             shares["incumbent"].append(scorer.score(sample, sample.answer, sample.expected).value)
             _count(wrong, answer.text if answer else "", sample.expected.text)
+            for field, value in json.loads(sample.expected.text).items():
+                if field in known:
+                    new[field] += value is not None and value not in known[field]
         for sample in parts.samples.of_split(task, Split.VALIDATION):
             if found := answers[base.name].get(sample.id):
                 shares["base"].append(scorer.score(sample, found.answer, sample.expected).value)
         scorer.close()
     means = {name: sum(values) / len(values) if values else 0.0 for name, values in shares.items()}
-    return means | {"wrong": wrong, "base_calls": len(shares["base"])}
+    return means | {"wrong": wrong, "new": new, "base_calls": len(shares["base"])}
 
 
 def _count(wrong: dict[str, int], said: str, expected: str) -> None:

@@ -547,7 +547,7 @@ def test_energy_that_was_counted_is_no_estimate():
     assert (found.total.kwh, found.total.metered) == (pytest.approx(0.002), 2)
     assert found.kwh.value == pytest.approx(0.002 + found.idle_seconds * 50 / 3.6e6)
     mixed = spent([*counted, call(3, 1e9 + 9), call(4, 1e9 + 20, joules=5.0, left_the_house=True)])
-    assert mixed.energy.basis == "estimate" and "2 calls by the machine's counters" in mixed.energy.source
+    assert mixed.energy.basis == "estimate" and "2 calls by the machine's own counters" in mixed.energy.source
     assert mixed.energy.value == pytest.approx(0.002 * 0.20 + 1 / 3600 * 0.150 * 0.20)
     assert spent([call(3, 1e9)]).energy.basis == "estimate"
 

@@ -12,6 +12,7 @@ import tuning
 from freehold.engine.probe import Passage, Probe
 from freehold.errors import CannotDo
 from freehold.tune import adapter, parity, weights
+from freehold.tune import family as families
 from freehold.tune.parity import Agreement, Share
 
 torch = pytest.importorskip("torch", reason=tuning.LESS)
@@ -112,6 +113,28 @@ def test_an_adapter_that_changes_nothing_does_not_pass(bench):
             for name, weight in bench.model.named_parameters():
                 weight.copy_(saved.get(name, weight))
     assert not verdict.passed and "changes nothing" in verdict.why
+
+
+def test_of_short_answers_few_passages_are_looked_at(bench, monkeypatch):
+    """And twice as many where it may be chance, not more; a kind of layer that is missing is seen all the same."""
+    monkeypatch.setattr(parity, "PASSAGES", 5)
+    held = tuning.passages(20, answer=3)
+    for what, passes in (("right", True), ("down missing", False)):
+        told = []
+        heard = bench.probe.score(held, adapter=bench.places[what])
+        arrived = parity.shares(bench.model, held, heard, lambda *said, told=told: told.append(said))
+        assert told[-1][1] in (15, 30) and any(share.off for share in arrived.values()) is not passes
+
+
+def test_layers_that_cannot_be_told_apart_are_not_switched_off(bench, monkeypatch):
+    """Their kinds are instead, and show a kind that is missing."""
+    every, few = parity._parts(bench.model, tinymodels.LAYERS + 1), parity._parts(bench.model, tinymodels.LAYERS)
+    assert {part for part in every if part.startswith("layer")} and set(few) == set(families.TARGETS)
+    monkeypatch.setattr(parity, "_parts", lambda model, positions: few)
+    held = tuning.passages(6)
+    for what, off in (("right", set()), ("down missing", {"down_proj"})):
+        arrived = parity.shares(bench.model, held, bench.probe.score(held, adapter=bench.places[what]))
+        assert {part for part, share in arrived.items() if share.off} - {parity.WHOLE} == off, what
 
 
 def test_switching_parts_off_leaves_the_model_as_it_was(bench):

@@ -171,3 +171,12 @@ def test_nvml_is_asked_where_it_is(tmp_path):
     assert [device.name for device in devices] == ["GPU 0", "GPU 1"]
     assert all(device.drawn() > 0 for device in devices)
     assert "NVML answers 3" in power.meter(powercap=tmp_path / "none", nvml=library(tmp_path, 1)).why
+
+
+def test_a_part_of_what_is_drawn_does_not_pass_for_all_of_it(tmp_path):
+    """Where one counter may not be read, nothing is measured, whatever the others say."""
+    good = library(tmp_path, 0)
+    assert power.meter(powercap=tmp_path / "none", nvml=good).names == ("GPU 0", "GPU 1")
+    zone(tmp_path / "intel-rapl:0", "package-0", 90.0).write_text("nonsense")
+    meter = power.meter(powercap=tmp_path, nvml=good)
+    assert meter.names == () and "holds no number" in meter.why

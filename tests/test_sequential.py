@@ -52,7 +52,7 @@ def histories(draw) -> Evidence:
     return Evidence(difference, (difference,), (0.0,), (0.0,), incumbent=seen[0], candidate=seen[1])
 
 
-@example(Evidence(0.6, (0.6,), (0.0,), (0.0,)), 1, False, 0.25, 1.0)  # the nearest rates lie far from any bound
+@example(Evidence(0.6, (0.6,), (0.0,), (0.0,)), 1, False, 0.25, 1.0)  # begins beyond what a rate can be
 @settings(max_examples=150, deadline=None)
 @given(histories(), st.integers(1, 7), st.booleans(), st.floats(0, 1), st.floats(0, 1))
 def test_no_block_can_be_expected_to_grow_where_the_hypothesis_holds(history, many, lone, incumbent, candidate):

@@ -1,5 +1,5 @@
 """The switch: stages in their order, each once, and the end that a person can act on. Commands are played by a stand-in
-here."""
+here; `tests/test_tune_whole.py` gives the real ones."""
 
 from __future__ import annotations
 

@@ -33,20 +33,9 @@ _MOST_BARS = 20
 _LOOK = 1_000  # calls between two looks at the clock
 _HEAD = ("CALLS", "HERE", "LEFT", "PROMPT", "CACHED", "ANSWER", "BUSY", "MACHINE", "ENERGY", "PAID", "SPARED")
 _CALL = (
-    "ID",
-    "TIME",
-    "CALLER",
-    "ALIAS",
-    "MODEL",
-    "OUTCOME",
-    "LEFT",
-    "PROMPT",
-    "CACHED",
-    "ANSWER",
-    "BUSY",
-    "OWNED",
+    "ID", "TIME", "CALLER", "ALIAS", "MODEL", "OUTCOME", "LEFT", "PROMPT", "CACHED", "ANSWER", "BUSY", "OWNED",
     "RENTED",
-)
+)  # fmt: skip
 _RATES = ("machine_per_hour", "watts_idle", "watts_busy", "energy_per_kwh", "hours_per_day")
 
 

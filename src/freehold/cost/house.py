@@ -82,15 +82,16 @@ def spending(
     tell: Callable[[CallCost], None] = lambda cost: None,
 ) -> Spending:  # fmt: skip
     """What some calls, oldest first, cost in the time from ``began`` (the first of them, where it is None) to
-    ``ended``; grouped by the caller's ``key``, its ``team`` at the time, the ``model``, the ``alias``
-    that was asked for (or the model, where it was none) or the ``day`` (UTC). ``tell`` is told of each call."""
+    ``ended``; grouped by the caller's ``key``, its ``team`` at the time, the ``model``, the ``alias`` that was asked
+    for (or the model, where it was none) or the ``day`` (UTC). ``tell`` is told of each call."""
     taken, rows, group = _Taken(), {}, BY[by]
     total = _Sums("")
     for call, share in shares(_spans(calls, taken)):
-        cost = _cost(call, share, named, rates, taken)
+        joules = None if call.left_the_house else call.joules
+        drew = kwh(rates.watts_busy, share) if joules is None else joules / JOULES_PER_KWH
+        taken.guessed += joules is None and share > 0
+        cost = _cost(call, share, joules, drew, named, rates, taken)
         key = group(cost, bool(call.digest) or call.left_the_house)
-        drew = _drawn(share, cost.joules, rates)
-        taken.guessed += cost.joules is None and share > 0
         rows.setdefault(key, _Sums(key)).add(cost, drew)
         total.add(cost, drew)
         tell(cost)
@@ -116,7 +117,11 @@ def _spans(calls: Iterable[Call], taken: _Taken) -> Iterator[tuple[float, float,
         yield call.opened_at, begin, begin + max(seconds, 0.0), call
 
 
-def _cost(call: Call, share: float, named: Named, rates: Rates, taken: _Taken) -> CallCost:
+def _cost(
+    call: Call, share: float, joules: float | None, drew: float, named: Named, rates: Rates, taken: _Taken
+) -> CallCost:
+    """What a call cost that had so much of the busy time and drew so many kilowatt-hours: by the machine's counters
+    where there are ``joules``, and by its share of the time where nothing counted."""
     rented, priced_as = 0.0, ""
     tokens = call.prompt_tokens + call.completion_tokens
     if call.left_the_house and not tokens and call.outcome == Outcome.ANSWERED:
@@ -129,18 +134,12 @@ def _cost(call: Call, share: float, named: Named, rates: Rates, taken: _Taken) -
         )
         priced_as = "" if price is None else price.model
         taken.note(call, price)
-    joules = None if call.left_the_house else call.joules
     return CallCost(
         call.id, call.opened_at, call.caller, call.model or "", call.alias or "", call.outcome or "open",
         call.left_the_house, call.prompt_tokens, call.completion_tokens, call.cached_tokens, share,
-        machine(rates, share), _drawn(share, joules, rates) * rates.energy_per_kwh.value, rented, priced_as, joules,
+        machine(rates, share), drew * rates.energy_per_kwh.value, rented, priced_as, joules,
         named.team(call.caller, call.opened_at),
     )  # fmt: skip
-
-
-def _drawn(share: float, joules: float | None, rates: Rates) -> float:
-    """Kilowatt-hours of a call: by the machine's counters, or by its share of the busy time where nothing counted."""
-    return kwh(rates.watts_busy, share) if joules is None else joules / JOULES_PER_KWH
 
 
 class _Sums:
@@ -222,7 +221,7 @@ def _energy(total: _Sums, guessed: int, rates: Rates) -> Figure:
     if not total.metered:
         return _estimate(total.energy, drawn(rates))
     price = f"{rates.energy_per_kwh.value:g} {rates.currency} a kWh ({rates.energy_per_kwh.basis})"
-    counted = f"{amount(total.metered, 'call')} by the machine's counters of processor, memory and GPU"
+    counted = f"{amount(total.metered, 'call')} by the machine's own counters"
     if not guessed:
         return Figure(total.energy, Basis.MEASURED, f"{counted}, {price}")
     return _estimate(total.energy, f"{counted}; {amount(guessed, 'call')} at {drawn(rates)}")

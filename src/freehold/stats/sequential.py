@@ -135,8 +135,8 @@ def _gain(expected: float, nearest: float, n: int, wrong: int) -> float:
 def _nearest(theirs: float, ours: float, n: int, m: int, difference: float) -> float:
     """The incumbent's rate p for which (p, p + difference) is nearest to (theirs, ours), weighted by n and m: where
     the derivative of n KL(theirs, p) + m KL(ours, p + difference) is 0. By Newton's method, kept between two ends that
-    close in on it. Near an end of what p can be, a step is as long as the way to that end: never is a step small for
-    having begun there, so it is measured by that way."""
+    close in on it. Close to an end of what p can be, a step is about as long as the way to that end, however far off
+    the root is; so a step is small only by that way's measure."""
     floor, ceiling = max(0.0, -difference), min(1.0, 1.0 - difference)
     low, high = floor, ceiling
     p = (n * theirs + m * (ours - difference)) / (n + m)

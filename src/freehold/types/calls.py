@@ -90,8 +90,8 @@ class Usage(Struct, frozen=True):
 
 class Settlement(Struct, frozen=True):
     """How one call ended: the second half of its ledger entry. ``waited_ms`` is its time in line for an engine, None
-    where it did not come to its turn, and ``engine_ms`` the time for which it held its slot there;
-    ``joules`` is its part of what the machine drew in that time, None where no counter says so."""
+    where it did not come to its turn, ``engine_ms`` the time for which it held its slot there, and
+    ``joules`` its part of what the machine drew in that time, None where no counter says so."""
 
     outcome: Outcome
     status: int
