@@ -120,6 +120,7 @@ class Freehold(Contestant):
         self.folder = Path(tempfile.mkdtemp(prefix="bench-"))
         model = self.folder / "tiny.gguf"
         model.write_bytes(gguf())
+        self.prepare()
         settings = {"FREEHOLD_LEDGER_DURABILITY": self.durability, "FREEHOLD_ENGINE_SLOTS": "64"}
         begun = time.monotonic()
         with pinned(GATEWAY_CORE):
@@ -128,7 +129,14 @@ class Freehold(Contestant):
         self.process, self.port, self.key = self.running.process, self.running.port, self.running.key
         self.engine = self.running.engine_pid()
         pin(self.engine, LOAD_CORE)
+        self.begin()
         wait_for(lambda: self.answers(), self.process, 20)
+
+    def prepare(self) -> None:
+        """Before it starts."""
+
+    def begin(self) -> None:
+        """Once it answers."""
 
     def processes(self) -> list[int]:
         return [self.process.pid]
@@ -137,6 +145,63 @@ class Freehold(Contestant):
         import freehold
 
         return freehold.__version__
+
+
+FAR = {
+    "calls-per-minute": 10**9, "calls-at-once": 10**6, "tokens-per-minute": 10**12, "tokens-per-day": 10**14,
+    "tokens-per-month": 10**14, "money-per-day": 10**9, "money-per-month": 10**9,
+}  # fmt: skip
+
+
+class Governed(Freehold):
+    """Freehold with everything on that a house can ask for: a key in a team, rates and budgets of calls, tokens and
+    money for both, a guard that reads every prompt for every kind, a log line and a trace for every call, and
+    checkpoints outside. Its limits are far away, so that each is reckoned with and none is met."""
+
+    def __init__(self, durability: str):
+        super().__init__(durability)
+        self.name = f"{self.name}, every rule on"
+        self.relay: list[int] = []
+
+    def prepare(self) -> None:
+        port = free_port()
+        self.mock = spawn([PYTHON, str(HERE / "collector.py"), str(port)], LOAD_CORE, self.folder / "collector.log")
+        home = self.folder / "home"
+        home.mkdir(mode=0o700)
+        (home / "freehold.toml").write_text(f"""
+upstream_hosts = ["127.0.0.1:{port}"]
+[traces]
+endpoint = "http://127.0.0.1:{port}"
+[logs]
+calls = true
+format = "json"
+[guard.house]
+secrets = "mask"
+personal = "mask"
+[audit]
+checkpoint_to = "{self.folder}/checkpoints.jsonl"
+[cost.prices."tiny"]
+input = 0.05
+output = 0.20
+""")
+
+    def begin(self) -> None:
+        limits = [word for name, most in FAR.items() for word in (f"--{name}", str(most))]
+        self._cli("teams", "add", "bench")
+        self._cli("limits", "set", "--team", "bench", *limits)
+        self.key = json.loads(self._cli("keys", "create", "load", "--team", "bench", "--json"))["key"]
+        self._cli("limits", "set", "load", *limits)
+        found = self.running.status()["seal"]["processes"]
+        self.relay = [one["pid"] for one in found if one["who"].startswith("relay")]
+
+    def processes(self) -> list[int]:
+        return [self.process.pid, *self.relay]
+
+    def _cli(self, *words: str) -> str:
+        done = self.running.cli(*words)
+        if done.returncode:
+            raise Unavailable(done.stderr.strip())
+        return done.stdout
 
 
 class Ungoverned(Contestant):
@@ -228,7 +293,8 @@ class Relay(Contestant):
 
 def all_contestants() -> list[Contestant]:
     """One of each, not started."""
-    return [Direct(), Freehold("relaxed"), Freehold("strict"), Ungoverned(), Relay(), VllmRouter(), LiteLLM()]
+    ours = [Freehold("relaxed"), Freehold("strict"), Governed("relaxed"), Governed("strict"), Ungoverned()]
+    return [Direct(), *ours, Relay(), VllmRouter(), LiteLLM()]
 
 
 def make_venv(name: str) -> None:

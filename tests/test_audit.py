@@ -932,18 +932,20 @@ def test_the_start_is_an_event_with_the_digest_of_the_settings(tmp_path, tiny_mo
     assert re.fullmatch("sha256:[0-9a-f]{64}", second["tables"]["server"])
 
 
-def test_an_unknown_key_and_a_revoked_one_are_events(served):
-    """Without the key itself; which revoked one it was is known."""
+def test_a_key_that_does_not_count_is_an_event(served):
+    """An unknown one, a revoked one and one that has ended: without the key itself; whose it was is known."""
     gone = json.loads(served.cli("keys", "create", "gone", "--json").stdout)
     served.cli("keys", "revoke", "gone")
+    ended = json.loads(ask(served, "/admin/keys", {"act": "create", "name": "ended", "expires_at": time.time() + 1})[2])
+    until(lambda: get(served, "/v1/models", ended["key"])[0] == 401)
     for token in ("fh_" + "x" * 43, gone["key"]):
         assert get(served, "/v1/models", token)[0] == 401
     assert get(served, "/v1/models")[0] == 401  # no key at all is no log-in
     failed = "SELECT count(*) FROM events WHERE act = 'login.failed'"
     with contextlib.closing(sqlite3.connect(served.home / "freehold.db")) as connection:
-        until(lambda: connection.execute(failed).fetchone() == (2,))
-    unknown, revoked = [event for event in events(served) if event["act"] == "login.failed"]
-    assert (unknown["subject"], revoked["subject"]) == ("unknown", gone["id"])
+        until(lambda: connection.execute(failed).fetchone() == (3,))
+    expired, unknown, revoked = [event for event in events(served) if event["act"] == "login.failed"]
+    assert [one["subject"] for one in (expired, unknown, revoked)] == [ended["id"], "unknown", gone["id"]]
     assert "x" * 43 not in json.dumps(unknown) and unknown["detail"]["attempt"].startswith("hmac-sha256:")
 
 

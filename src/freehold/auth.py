@@ -1,7 +1,8 @@
 """A key is tied to a caller. Keys are made here, and only their hashes are kept.
 
 A key is ``fh_`` and 43 URL-safe characters, 256 random bits; with that much to guess, a plain SHA-256 is
-enough and a slow password hash would only slow the request path down.
+enough and a slow password hash would only slow the request path down. A key is looked for by its hash alone: how long
+that takes depends on the hash, and nothing leads from there to a key.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from msgspec import Struct, structs
@@ -52,6 +54,10 @@ class Key(Struct, frozen=True):
         return self.revoked_at is None and (self.expires_at is None or time.time() < self.expires_at)
 
 
+def _unheard(why: str, whose: str, sent: str) -> None:
+    """Nobody is told of a key that does not count."""
+
+
 class KeyRing:
     """The keys of one store. A revoked key stops at its next request: whoever changes a key touches the store, and
     what is remembered of keys is forgotten then, and after a second in any case. Where a store cannot be touched
@@ -76,16 +82,18 @@ class KeyRing:
         """
         if not token:
             raise Unauthenticated("No key was sent.")
-        return self.by_hash(hash_of(token))
+        return self.by_hash(hash_of(token), self._ledger.failed_login)
 
-    def by_hash(self, wanted: str) -> Caller:
-        """Whoever the key with this hash belongs to; see `hash_of`. Raises as `caller` does."""
+    def by_hash(self, wanted: str, failed: Callable[[str, str, str], None] = _unheard) -> Caller:
+        """Whoever the key with this hash belongs to; see `hash_of`. ``failed`` is told of one that does not count: why,
+        whose it is, and the hash. Raises as `caller` does."""
         caller = self._remembered(wanted)
         if caller is None:
-            caller = self._asked(wanted)
+            caller = self._asked(wanted, failed)
             if self._version is not None:
                 self._known[wanted] = caller
         if caller.expires_at is not None and time.time() >= caller.expires_at:
+            failed("expired key", caller.id, wanted)
             raise Unauthenticated(f"The key {caller.name!r} has expired: it was good until {_when(caller.expires_at)}.")
         return caller
 
@@ -97,16 +105,16 @@ class KeyRing:
             self._version, self._forget_at = version, now + _REMEMBER
         return self._known.get(wanted)
 
-    def _asked(self, wanted: str) -> Caller:
+    def _asked(self, wanted: str, failed: Callable[[str, str, str], None]) -> Caller:
         if known := self._session.get(wanted):
             return known
         row = self._look_up(wanted)
         if row is None:
-            self._ledger.failed_login("unknown key", "unknown", wanted)
+            failed("unknown key", "unknown", wanted)
             raise Unauthenticated("This key is not known here.")
         key, name, role, revoked_at, expires_at, team, known_team = row
         if revoked_at is not None:
-            self._ledger.failed_login("revoked key", key, wanted)
+            failed("revoked key", key, wanted)
             raise Unauthenticated(f"The key {name!r} was revoked.")
         if role not in _ROLES:
             raise Forbidden(
