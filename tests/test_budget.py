@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.budget import DAY, ROOM, Account, Books, Need, Pace, month, periods, scarcest, worst
+from freehold.budget import DAY, ROOM, Account, Accounts, Need, Pace, month, periods, scarcest, worst
 from freehold.errors import Forbidden, Unaccountable
 from freehold.limits import KEY, OWNER, TEAM, Spend
 from freehold.types import Kind, Limits, Request, Subject, Used
@@ -99,7 +99,7 @@ def test_the_scarcest_is_the_one_with_least_left():
     assert scarcest(rows).limit == "b" and scarcest([]) is None and Used("d", 5, 9).left == 0
 
 
-# the books
+# the accounts
 
 
 def spend(id: str, when: float, tokens: int, key: str | None = "key_bob", team: str | None = "dev") -> Spend:
@@ -123,25 +123,25 @@ def test_the_books_read_the_month_once_and_count_from_then_on():
             return [spend("old", now, 40), spend("in hand", now, 7), spend("owner's", now, 3, OWNER, None),
                     spend("nobody's", now, 5, None, None)]  # fmt: skip
 
-        books = Books(spends, lambda one: one.prompt / 10)
-        assert not books.counts and not books.knows(now, money=False)
+        accounts = Accounts(spends, lambda one: one.prompt / 10)
+        assert not accounts.counts and not accounts.knows(now, money=False)
         lease = Held(id="in hand")
-        books.account(BOB).in_hand.add(lease)
-        books.account(BOB).count(now, 999, 0)  # of before: forgotten, since it is read
-        learning = [asyncio.create_task(books.learn(money=False)) for _ in range(20)]
+        accounts.account(BOB).in_hand.add(lease)
+        accounts.account(BOB).count(now, 999, 0)  # of before: forgotten, since it is read
+        learning = [asyncio.create_task(accounts.learn(money=False)) for _ in range(20)]
         learning[0].cancel()  # one that leaves takes nothing from the others
         await asyncio.sleep(0.01)
-        assert books.counts
-        books.account(BOB).count(now, 7, 0)  # the one in hand is settled meanwhile
+        assert accounts.counts
+        accounts.account(BOB).count(now, 7, 0)  # the one in hand is settled meanwhile
         await asyncio.gather(*learning[1:])
-        assert asked == [month(now)] and books.knows(now, money=False) and not books.knows(now, money=True)
+        assert asked == [month(now)] and accounts.knows(now, money=False) and not accounts.knows(now, money=True)
         day = int(now // DAY)
-        assert books.account(BOB).since(day) == Need(47) and books.account(DEV).since(day) == Need(40)
-        assert books.account(Subject(KEY, OWNER)).since(day) == Need(3)
-        books.account(BOB).in_hand.clear()
-        await books.learn(money=True)  # money is another look, which finds the tokens again
-        assert books.account(BOB).since(day) == Need(47, pytest.approx(4.7)) and len(asked) == 2
-        assert not books.knows(month(now) - 1, money=True)  # a clock that is set back to the month before
+        assert accounts.account(BOB).since(day) == Need(47) and accounts.account(DEV).since(day) == Need(40)
+        assert accounts.account(Subject(KEY, OWNER)).since(day) == Need(3)
+        accounts.account(BOB).in_hand.clear()
+        await accounts.learn(money=True)  # money is another look, which finds the tokens again
+        assert accounts.account(BOB).since(day) == Need(47, pytest.approx(4.7)) and len(asked) == 2
+        assert not accounts.knows(month(now) - 1, money=True)  # a clock that is set back to the month before
 
     run(scenario)
 
@@ -157,12 +157,12 @@ def test_books_that_cannot_be_read_are_not_believed():
                 raise error
             return [spend("old", time.time(), 40)]
 
-        books = Books(spends)
-        found = await asyncio.gather(books.learn(money=False), books.learn(money=False), return_exceptions=True)
+        accounts = Accounts(spends)
+        found = await asyncio.gather(accounts.learn(money=False), accounts.learn(money=False), return_exceptions=True)
         assert [type(one) for one in found] == [Unaccountable, Unaccountable]
-        assert not books.knows(time.time(), money=False)
-        await books.learn(money=False)
-        assert books.account(BOB).since(0) == Need(40)
+        assert not accounts.knows(time.time(), money=False)
+        await accounts.learn(money=False)
+        assert accounts.account(BOB).since(0) == Need(40)
 
     run(scenario)
 

@@ -11,7 +11,7 @@ import time
 
 import msgspec
 import pytest
-from harness import Running, ask, get, until
+from harness import Running, ask, cli, get, until
 from hypothesis import given
 from hypothesis import strategies as st
 from upstream import KEY as UPSTREAM_KEY
@@ -52,6 +52,38 @@ def test_by_default_the_house_is_open_and_secrets_stay_in_it():
     assert found[Place.HOUSE].is_idle
     assert found[Place.UPSTREAM].refused == SECRETS and not found[Place.UPSTREAM].masked
     assert found[Place.CAPTURE].masked == SECRETS and not found[Place.CAPTURE].refused
+
+
+def test_the_rules_can_be_tried_without_sending_anything():
+    """A trial says what would become of a text, what was found and where, and counts nothing."""
+    guard = Guard(GuardSettings(house=ActionSettings(personal="mask"), upstream=ActionSettings(email="refuse")))
+    text = f"write to {ANNA}, key {KEY}"
+    inside = guard.trial("desk", Place.HOUSE, text)
+    assert (inside.action, inside.text) == ("mask", f"write to [EMAIL_1], key {KEY}")
+    assert [(one.kind, one.action, text[one.start : one.end]) for one in inside.found] == [
+        ("email", "mask", ANNA), ("api_key", "allow", KEY),
+    ]  # fmt: skip
+    outside = guard.trial("desk", Place.UPSTREAM, text)
+    assert (outside.action, outside.text) == ("refuse", "")
+    assert guard.trial("desk", Place.HOUSE, "good morning") == gate.Trial("allow", "good morning", ())
+    assert guard.facts() == {}
+
+
+def test_the_command_shows_the_rules_and_tries_them(tmp_path):
+    """By the settings of the home, for a caller too; exit code 1 where a text would be refused."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    (home / "freehold.toml").write_text('[guard.callers."desk".house]\nemail = "mask"\n')
+    table = json.loads(cli("guard", "show", "--json", home=home).stdout)
+    assert table["callers"] == ["desk"] and set(table["rules"]) == set(KINDS)
+    assert table["rules"]["api_key"] == {"house": "allow", "upstream": "refuse", "capture": "mask"}
+    shown = cli("guard", "show", "--caller", "desk", home=home).stdout
+    assert next(line.split() for line in shown.splitlines() if line.startswith("email"))[1] == "mask"
+    done = cli("guard", "try", f"to {ANNA}", "--caller", "desk", home=home)
+    assert done.returncode == 0 and "to [EMAIL_1]" in done.stdout
+    refused = cli("guard", "try", "-", "--to", "upstream", home=home, input=f"key {KEY}")
+    assert refused.returncode == 1 and "would be refused" in refused.stdout and KEY not in refused.stdout
+    assert cli("guard", "try", "x" * 10 + KEY, "--json", home=home).returncode == 0
 
 
 def test_the_kinds_are_those_of_the_detectors():
@@ -608,6 +640,19 @@ def test_a_secret_is_refused_on_every_surface(site, path, body):
     assert len(site.far.got) == before
     for file in (site.log, *site.home.glob("*.db*")):
         assert KEY.encode() not in file.read_bytes()
+
+
+def test_the_rules_are_shown_and_tried_over_the_wire(site):
+    """With what was done since the start, which a trial adds nothing to."""
+    before = json.loads(get(site, "/admin/guard", site.key)[2])
+    assert set(before["rules"]) == set(KINDS) and "upstream" in before["rules"]["email"]
+    status, _, body = ask(site, "/admin/guard", {"text": f"key {KEY}", "to": "upstream"})
+    found = json.loads(body)
+    assert status == 200 and found["action"] == "refuse" and found["found"][0]["kind"] == "api_key"
+    assert KEY not in body.decode()
+    assert ask(site, "/admin/guard", {"text": "x", "to": "the moon"})[0] == 400
+    assert ask(site, "/admin/guard", {"text": "x" * 100_001})[0] == 400
+    assert json.loads(get(site, "/admin/guard", site.key)[2]) == before
 
 
 def test_counts_by_kind_are_shown(site):

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from freehold.budget import Books, Need
+from freehold.budget import Accounts, Need
 from freehold.config import CostSettings, PriceSettings
 from freehold.errors import BudgetSpent, Forbidden, RateLimited, Unaccountable
 from freehold.lease import Leases, duration
@@ -49,9 +49,9 @@ class House:
 
     def __init__(self, limits: dict[Subject, Limits], spends=(), defaults: Limits = NONE, cost=CostSettings()):  # noqa: B008
         self.standing = Standing(limits, defaults)
-        self.books = Books(lambda since: spends)
+        self.accounts = Accounts(lambda since: spends)
         self.leases = Leases(
-            Pool(), lambda: self.standing, self.books, Tariff(PriceList(cost)), lambda request, model: 4096
+            Pool(), lambda: self.standing, self.accounts, Tariff(PriceList(cost)), lambda request, model: 4096
         )
         self.number = 0
 
@@ -75,10 +75,10 @@ class House:
         lease.release(outcome)
 
     def used(self, subject=OWN) -> Need:
-        return self.books.account(subject).since(0)
+        return self.accounts.account(subject).since(0)
 
     def held(self, subject=OWN) -> Need:
-        return self.books.account(subject).held
+        return self.accounts.account(subject).held
 
 
 def scenario(test):
@@ -122,7 +122,7 @@ async def test_ten_thousand_calls_that_end_in_any_way_leave_exactly_what_was_cou
     assert counted[BOB] > 1000 and not any(over)
     assert house.used(OWN).tokens == counted[BOB] and house.used(TEAMS).tokens == sum(counted.values())
     assert house.held(OWN) == house.held(TEAMS) == Need(0)
-    assert not house.books.account(OWN).in_hand and not house.books.account(TEAMS).in_hand
+    assert not house.accounts.account(OWN).in_hand and not house.accounts.account(TEAMS).in_hand
 
 
 @scenario
@@ -146,7 +146,7 @@ async def test_an_overshoot_is_at_most_one_reservation():
     assert house.used().tokens == 1100
     with pytest.raises(BudgetSpent):
         await house.taken()
-    assert not house.books.account(OWN).in_hand
+    assert not house.accounts.account(OWN).in_hand
 
 
 @scenario
@@ -157,9 +157,9 @@ async def test_both_limits_hold_and_what_is_refused_by_one_takes_nothing_of_the_
     for _ in range(3):
         with pytest.raises(BudgetSpent, match="The team 'dev' has used 0 of"):
             await house.taken()
-    assert house.books.account(OWN).tokens.used("x", 5000, time.monotonic()).used == pytest.approx(SIZE, abs=5)
+    assert house.accounts.account(OWN).tokens.used("x", 5000, time.monotonic()).used == pytest.approx(SIZE, abs=5)
     house.end(lease, 1, 2)
-    assert house.books.account(OWN).tokens.used("x", 5000, time.monotonic()).used == pytest.approx(3, abs=5)
+    assert house.accounts.account(OWN).tokens.used("x", 5000, time.monotonic()).used == pytest.approx(3, abs=5)
 
 
 @scenario
@@ -169,7 +169,7 @@ async def test_a_budget_that_comes_while_calls_are_in_hand_counts_them_once():
     ledger = [Spend("req_0", time.time(), BOB.id, "dev", "tiny", "", False, 30, 10, 0)]
     house = House({}, ledger)
     before = await house.taken()
-    assert not house.books.counts and before.need is None
+    assert not house.accounts.counts and before.need is None
     house.standing = Standing({OWN: Limits(tokens_per_day=2 * SIZE)}, NONE)
     after = await house.taken()
     assert house.used().tokens == 40
@@ -226,11 +226,11 @@ async def test_without_limits_nothing_is_read_or_counted():
         raise AssertionError("nobody asked for it")
 
     house = House({})
-    house.books = house.leases.books = Books(spends)
+    house.accounts = house.leases.accounts = Accounts(spends)
     lease = await house.taken()
     assert lease.headers == () and lease.need is None and lease.limits == ()
     house.end(lease, 5, 5)
-    assert not house.books.counts and house.used().tokens == 0
+    assert not house.accounts.counts and house.used().tokens == 0
 
 
 @scenario
@@ -239,7 +239,7 @@ async def test_limits_that_cannot_be_read_begin_no_lease():
     house = House({OWN: "it is spoilt"})
     with pytest.raises(Unaccountable):
         house.begin()
-    assert not house.books.account(OWN).in_hand
+    assert not house.accounts.account(OWN).in_hand
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,12 @@ def test_a_restart_forgets_nothing(tmp_path, tiny_model):
         assert shown[0]["used"] == counted(server, "bob")
         by_team = json.loads(server.cli("ledger", "--by", "team", "--json").stdout)["rows"]
         assert {row["key"]: row["calls"] for row in by_team} == {"dev": 5}
+        status, _, body = ask(server, "/admin/ledger", {"by": "team"})
+        assert status == 200 and json.loads(body)["rows"] == by_team
+        latest = json.loads(get(server, "/admin/ledger", server.key)[2])["calls"]
+        assert [call["id"] for call in latest] == [call["id"] for call in server.calls(5)]
+        for wrong in ({"by": "mood"}, {"since": "soon"}, {"since": "2026-05-02", "until": "2026-05-01"}):
+            assert ask(server, "/admin/ledger", wrong)[0] == 400
 
 
 def test_a_budget_of_money_is_held_by_the_price_of_the_model(tmp_path, tiny_model):

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from freehold.budget import Books
+from freehold.budget import Accounts
 from freehold.config import CallerSettings, CostSettings, PoolSettings, QueueSettings
 from freehold.engine.pool import Pool
 from freehold.errors import (
@@ -89,7 +89,7 @@ class House:
         settings = PoolSettings(**{"memory_bytes": 25, "stay_seconds": 0} | pool)
         self.pool = Pool(self, settings, QueueSettings(**queue or {}))
         standing = Standing({}, as_limits(CallerSettings(**callers or {})))
-        self.leases = Leases(self.pool, lambda: standing, Books(), Tariff(PriceList(CostSettings())))
+        self.leases = Leases(self.pool, lambda: standing, Accounts(), Tariff(PriceList(CostSettings())))
 
     def base(self, adapter):
         return next(model for model in MODELS.values() if model.digest == adapter.base)

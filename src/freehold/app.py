@@ -26,7 +26,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 import freehold
-from freehold import admit, disk, intake, log, promote, runs, seal, sign
+from freehold import admit, cost, disk, intake, log, promote, runs, seal, sign
 from freehold.aliases import Aliases
 from freehold.answer import House, Models
 from freehold.api.admin import Admin
@@ -35,7 +35,7 @@ from freehold.api.http import Server
 from freehold.api.people import People
 from freehold.api.router import Router
 from freehold.auth import KeyRing
-from freehold.budget import Account, Books, month
+from freehold.budget import Account, Accounts, month
 from freehold.config import LimitsSettings, ServerSettings, Settings
 from freehold.engine.base import Engine
 from freehold.engine.fake import FakeEngine
@@ -54,8 +54,7 @@ from freehold.errors import (
     StoreFailed,
     UnsafeBind,
 )
-from freehold.guard import Guard
-from freehold.guard.rules import Place
+from freehold.guard import Guard, Place
 from freehold.home import Home, Running
 from freehold.lease import Leases
 from freehold.ledger import Audit, Ledger
@@ -197,10 +196,19 @@ class Parts(Struct):
     @property
     def tariff(self) -> Tariff:
         """What tokens count for in budgets of money. Raises BadConfig."""
-        others = {
-            name: (there, one.settings.url) for one in all_of(self.settings) for name, there in one.models.items()
-        }
-        return Tariff(PriceList(self.settings.cost), others)
+        return Tariff(PriceList(self.settings.cost), self._others)
+
+    @property
+    def named(self) -> cost.Named:
+        """What the names in the ledger mean to the price list. Raises BadConfig."""
+        tasks = {task.alias: task.price or task.alias for task in self.tasks.every() if task.alias}
+        own, team = frozenset(self.vault.models()), self.office.teams.at()
+        return cost.Named(PriceList(self.settings.cost), tasks, self._others, own, team)
+
+    @property
+    def _others(self) -> dict[str, tuple[str, str]]:
+        """The models of upstreams, each with its name there and where that is."""
+        return {name: (there, one.settings.url) for one in all_of(self.settings) for name, there in one.models.items()}
 
     @property
     def desk(self) -> promote.Desk:
@@ -484,10 +492,20 @@ class _Moves:
 
 
 class _Books:
-    """What auditors see of the chain (`api.admin.Books`)."""
+    """What auditors see of the ledger and of the chain (`api.admin.Books`)."""
 
     def __init__(self, opened: Parts):
-        self._audit, self._ledger = opened.audit, opened.ledger
+        self._opened, self._audit, self._ledger = opened, opened.audit, opened.ledger
+
+    def calls(self, limit: int) -> list[dict[str, Any]]:
+        """See `api.admin.Books.calls`."""
+        return [msgspec.to_builtins(call) for call in self._ledger.calls(limit)]
+
+    def sums(self, by: str, since: float, until: float) -> dict[str, Any]:
+        """See `api.admin.Books.sums`."""
+        named, rates = self._opened.named, cost.rates(self._opened.settings.cost)
+        found = self._ledger.each(since, until)
+        return msgspec.to_builtins(cost.spending(found, named, rates, by=by, began=since, ended=until))
 
     def head(self) -> dict[str, Any]:
         """See `api.admin.Books.head`."""
@@ -581,7 +599,7 @@ class _Running:
         self.guard, self.records = Guard(settings.guard), _Records(opened)
         self.capture = Capture(recorded, opened.tasks.every, opened.home.tasks, self.guard.recorded)
         models = outside.with_vault(opened.vault.models)
-        leases = Leases(self.pool, opened.rules.now, *_books(opened), self._context)
+        leases = Leases(self.pool, opened.rules.now, *_accounts(opened), self._context)
         self.watch = promote.Watch(opened.desk, opened.rule, _heard, settings.canary.feedback_seconds)
         self.login = Login(settings.login, opened.keys, opened.ledger)
         self.observer = self._observer()
@@ -736,10 +754,10 @@ def _no_password(database: str) -> str:
         return ""
 
 
-def _books(opened: Parts) -> tuple[Books, Tariff]:
+def _accounts(opened: Parts) -> tuple[Accounts, Tariff]:
     """What is used of budgets, as the ledger has it and what becomes of the calls now; and what tokens count for."""
     tariff = opened.tariff
-    return Books(opened.rules.spends, _price(tariff), opened.ledger.flush, tariff.prepare), tariff
+    return Accounts(opened.rules.spends, _price(tariff), opened.ledger.flush, tariff.prepare), tariff
 
 
 def _price(tariff: Tariff) -> Callable[[Spend], float]:

@@ -144,7 +144,7 @@ async def _nothing() -> None:
     """There is no ledger whose entries may be in memory yet."""
 
 
-class Books:
+class Accounts:
     """The accounts of all keys and teams.
 
     ``spends`` gives the ledger's calls that were opened since a time, and may wait for the disk; ``price`` what one of

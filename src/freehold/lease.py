@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
-from freehold.budget import Account, Books, Need, scarcest, worst
+from freehold.budget import Account, Accounts, Need, scarcest, worst
 from freehold.engine.base import Reply
 from freehold.engine.pool import Pool
 from freehold.engine.seat import Ticket
@@ -101,16 +101,16 @@ class Lease:
         if self in self._accounts[0].in_hand:
             for account in self._accounts:
                 account.in_hand.discard(self)
-            if self._leases.books.counts or self._paced:
+            if self._leases.accounts.counts or self._paced:
                 self._settle(outcome)
 
     async def _reserve(self, request: Request, model: Manifest) -> None:
         limits = [limits for _, _, limits in self._under]
-        money, books = any(one.has_money for one in limits), self._leases.books
+        money, accounts = any(one.has_money for one in limits), self._leases.accounts
         if not money and not any(one.has_tokens for one in limits):
             return
         if any(one.has_budget for one in limits):
-            await books.learn(money=money)
+            await accounts.learn(money=money)
         most = worst(request, self._leases.context(request, model))
         if money:
             self._price = self._leases.price(request, self.at)
@@ -153,17 +153,17 @@ class Lease:
     def _settle(self, outcome: Outcome | None) -> None:
         """The engine's counts take the place of the reservation. An upstream that has worked and does not say for how
         many tokens is taken to have used them all."""
-        books = self._leases.books
+        accounts = self._leases.accounts
         usage = self._reply.usage if self._reply is not None and self.kind is not Kind.COUNT else Usage()
         tokens, money = usage.prompt + usage.completion, 0.0
         if self._reply is not None and self.need is not None and not tokens and self._has_worked_unseen(outcome):
             tokens, money = self.need.tokens, self.need.money
-        elif tokens and books.counts_money:
+        elif tokens and accounts.counts_money:
             price = self._price or self._leases.price_or_none(self._request, self.at)
             money = charge(price, usage.prompt, usage.completion, usage.cached) if price is not None else 0.0
         for account, rate in self._paced:
             account.tokens.give_back(rate, self.need.tokens - tokens)
-        if books.counts and tokens:
+        if accounts.counts and tokens:
             for account in self._accounts:
                 account.count(self.at, tokens, money)
 
@@ -179,10 +179,10 @@ class Leases:
     """
 
     def __init__(
-        self, pool: Pool, rules: Callable[[], Standing], books: Books, tariff: Tariff,
+        self, pool: Pool, rules: Callable[[], Standing], accounts: Accounts, tariff: Tariff,
         context: Callable[[Request, Manifest], int] = lambda request, model: 0,
     ):  # fmt: skip
-        self.pool, self.books, self.context = pool, books, context
+        self.pool, self.accounts, self.context = pool, accounts, context
         self._rules, self._tariff = rules, tariff
 
     def begin(self, call_id: str, caller: Caller, kind: Kind = Kind.CHAT) -> Lease:
@@ -192,23 +192,23 @@ class Leases:
             RateLimited: its key or its team has as many calls as it may have, at once or in a minute.
             Unaccountable: the limits cannot be read.
         """
-        under = tuple((whose, self.books.account(of), limits) for whose, of, limits in self._rules().of(caller))
+        under = tuple((whose, self.accounts.account(of), limits) for whose, of, limits in self._rules().of(caller))
         now = time.monotonic() if under else 0.0
         for whose, account, limits in under:
             _check_calls(kind, under, whose, account, limits, now)
         for _, account, limits in under:
             if limits.calls_per_minute:
                 account.calls.take(limits.calls_per_minute, 1, now)
-        accounts = (self.books.account(Subject(KEY, caller.id)),)
+        accounts = (self.accounts.account(Subject(KEY, caller.id)),)
         if caller.team:
-            accounts = (*accounts, self.books.account(Subject(TEAM, caller.team)))
+            accounts = (*accounts, self.accounts.account(Subject(TEAM, caller.team)))
         return Lease(self, call_id, caller, kind, accounts, under)
 
     async def start(self) -> None:
         """Before the first call: read what was used, if there is any budget. Raises Unaccountable."""
         standing = self._rules()
         if standing.has_budgets:
-            await self.books.learn(money=standing.has_money)
+            await self.accounts.learn(money=standing.has_money)
 
     def limits(self, caller: Caller) -> tuple[Limits, ...]:
         """What holds for a caller. Raises Unaccountable."""
@@ -218,9 +218,10 @@ class Leases:
         """What holds for a caller and how far it is used. Raises Unaccountable."""
         found = self._rules().of(caller)
         if any(limits.has_budget for _, _, limits in found):
-            await self.books.learn(money=any(limits.has_money for _, _, limits in found))
+            await self.accounts.learn(money=any(limits.has_money for _, _, limits in found))
         return [
-            (whose, limits, list(self.books.account(of).everything(limits, time.time()))) for whose, of, limits in found
+            (whose, limits, list(self.accounts.account(of).everything(limits, time.time())))
+            for whose, of, limits in found
         ]
 
     def price(self, request: Request, at: float) -> Price:

@@ -16,7 +16,7 @@ from freehold.types import Action, Caller, Decision, Limits, Request, Role
 _RUNS = {Action.OWN, Action.LOOK, Action.LEDGER, Action.AUDIT, Action.PEOPLE}  # what it takes to see
 TABLE: dict[Role, frozenset[Action]] = {
     Role.ADMIN: frozenset(Action),
-    Role.OPERATOR: frozenset({*_RUNS, Action.CALL, Action.TELL, Action.MOVE, Action.MODELS}),
+    Role.OPERATOR: frozenset({*_RUNS, Action.CALL, Action.TELL, Action.MOVE}),
     Role.MEMBER: frozenset({Action.CALL, Action.TELL, Action.OWN}),
     Role.AUDITOR: frozenset({*_RUNS, Action.EXPORT}),
 }

@@ -23,6 +23,25 @@ class Move(Strict):
     act: Literal["rollback"]
 
 
+class Sums(Strict):
+    """What the calls of a time come to, with what they cost, a row for each key, team and so on. ``since`` and
+    ``until`` are days or times (ISO 8601, of UTC where they name no zone): from the beginning of the month until now,
+    where they are not said."""
+
+    by: Literal["key", "team", "model", "alias", "day"] = "key"
+    since: Text | None = None
+    until: Text | None = None
+
+
+class Trial(Strict):
+    """A text that the guard is to be tried on: as a message of a caller, on its way to an engine of the house, to an
+    upstream, or to the disk."""
+
+    text: Annotated[str, Meta(max_length=100_000)]
+    to: Literal["house", "upstream", "capture"] = "house"
+    caller: str = ""
+
+
 Number = Annotated[int, Meta(ge=1, le=1 << 62)]
 
 
@@ -100,9 +119,11 @@ MOVE = Act("/admin/aliases", Move, "Move an alias back")
 EVENTS = Act("/admin/audit/list", Events, "Events of the audit chain, oldest first")
 WALK = Act("/admin/audit/verify", Walk, "Walk the audit chain, and the calls with it")
 EXPORT = Act("/admin/audit/export", Export, "The audit chain as lines of JSON, signed, for others to check")
+SUMS = Act("/admin/ledger", Sums, "Calls, tokens and cost in all, for each key, team, model, alias or day")
+TRIAL = Act("/admin/guard", Trial, "What the guard would make of a text")
 KEYS = Act("/admin/keys", Keys, "Make a key, which is shown this once, or revoke one")
 TEAMS = Act("/admin/teams", Teams, "Make or remove a team, or move a key into one or out of it")
 LIMITS = Act("/admin/limits", SetLimits, "Set or unset limits of a key or a team")
 ERASE = Act("/admin/traffic/erase", Erase, "Erase recorded calls; without `confirm`, count them")
 EXPIRE = Act("/admin/traffic/expire", Expire, "Erase the recorded calls whose days are over")
-EVERY = (FEEDBACK, MOVE, EVENTS, WALK, EXPORT, KEYS, TEAMS, LIMITS, ERASE, EXPIRE)
+EVERY = (FEEDBACK, MOVE, SUMS, EVENTS, WALK, EXPORT, TRIAL, KEYS, TEAMS, LIMITS, ERASE, EXPIRE)

@@ -4,6 +4,7 @@ of the whole API; what auditors see of the chain; and what applications say of t
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from freehold.api.message import HttpRequest, HttpResponse
 from freehold.api.pages import SHOWN, Overview
 from freehold.api.people import People, allow, as_json
 from freehold.errors import BadRequest, CannotDo, Conflict, Unaccountable
+from freehold.guard import Place
 from freehold.samples import ORDER_ONLY
 from freehold.types import Action, Call, Caller, SeatView, TicketView
 
@@ -45,7 +47,13 @@ class Moves(Protocol):
 
 
 class Books(Protocol):
-    """What auditors see of the chain. All may wait for the disk. Raise CannotDo."""
+    """What auditors see of the ledger and of the chain. All may wait for the disk. Raise CannotDo."""
+
+    def calls(self, limit: int) -> list[dict[str, Any]]:
+        """The latest calls, newest first."""
+
+    def sums(self, by: str, since: float, until: float) -> dict[str, Any]:
+        """What the calls of a time come to, and cost; see `cost.BY`."""
 
     def head(self) -> dict[str, Any]:
         """Where it ends, and the latest checkpoint."""
@@ -102,6 +110,8 @@ class Admin:
         self.pages: dict[str, Page] = {
             "/admin/aliases": self.aliases,
             "/admin/audit/head": self.head,
+            "/admin/guard": self.guard,
+            "/admin/ledger": self.ledger,
             "/admin/traffic": self.traffic,
             "/admin/status": self.status,
             "/admin/queue": self.queue,
@@ -110,7 +120,9 @@ class Admin:
         self.acts: dict[str, tuple[acts.Act, Callable[[Caller, Any], HttpResponse]]] = {
             acts.FEEDBACK.path: (acts.FEEDBACK, self.feedback),
             acts.MOVE.path: (acts.MOVE, self.move),
+            acts.SUMS.path: (acts.SUMS, self.sums),
             acts.EVENTS.path: (acts.EVENTS, self.events),
+            acts.TRIAL.path: (acts.TRIAL, self.trial),
             acts.WALK.path: (acts.WALK, self.verify),
             acts.EXPORT.path: (acts.EXPORT, self.export),
             acts.ERASE.path: (acts.ERASE, self.erase),
@@ -200,6 +212,33 @@ class Admin:
         except CannotDo as error:
             raise Conflict(error.message, hint=error.hint) from None
 
+    async def ledger(self, caller: Caller) -> HttpResponse:
+        """The latest calls."""
+        allow(caller, Action.LEDGER)
+        return as_json(200, {"calls": await asyncio.to_thread(self._books.calls, SHOWN)})
+
+    def sums(self, caller: Caller, wanted: acts.Sums) -> HttpResponse:
+        """What the calls of a time come to, and what they cost here and would have cost elsewhere; one at a time."""
+        allow(caller, Action.LEDGER)
+        now = datetime.now(UTC)
+        since = _instant(wanted.since, "since") if wanted.since else _month(now)
+        until = min(_instant(wanted.until, "until") if wanted.until else math.inf, now.timestamp())
+        if since >= until:
+            raise BadRequest("until is not after since.", hint="Give a later one.", param="until")
+        with self._alone():
+            return as_json(200, self._books.sums(wanted.by, since, until))
+
+    def guard(self, caller: Caller) -> HttpResponse:
+        """What the guard does with each kind, and what it has done since the start."""
+        allow(caller, Action.LOOK)
+        guard = self._house.guard
+        return as_json(200, {"rules": guard.table(), "callers": guard.named, "done": guard.facts()})
+
+    def trial(self, caller: Caller, wanted: acts.Trial) -> HttpResponse:
+        """What the guard would make of a text; nothing of it is kept."""
+        allow(caller, Action.LOOK)
+        return as_json(200, msgspec.to_builtins(self._house.guard.trial(wanted.caller, Place(wanted.to), wanted.text)))
+
     def head(self, caller: Caller) -> HttpResponse:
         """Where the audit chain ends, and its latest checkpoint: what is worth keeping elsewhere."""
         allow(caller, Action.AUDIT)
@@ -226,7 +265,7 @@ class Admin:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         if not self._walking.acquire(blocking=False):
-            raise Conflict("The audit chain is being walked for somebody else.", hint="Ask again in a moment.")
+            raise Conflict("The books are being read for somebody else.", hint="Ask again in a moment.")
         try:
             yield
         except CannotDo as error:
@@ -245,7 +284,7 @@ class Admin:
     def erase(self, caller: Caller, wanted: acts.Erase) -> HttpResponse:
         """Erase recorded calls, or count those that would go."""
         allow(caller, Action.ERASE)
-        before = _instant(wanted.before) if wanted.before else None
+        before = _instant(wanted.before, "before") if wanted.before else None
         by = f"key {caller.name}"
         try:
             gone = self._records.erase(wanted.task or "", wanted.caller, before, confirm=wanted.confirm, by=by)
@@ -273,7 +312,12 @@ async def _streamed(lines: Iterator[bytes]) -> AsyncIterator[bytes]:
             yield piece
 
 
-def _instant(text: str) -> float:
+def _month(now: datetime) -> float:
+    """When the month began."""
+    return now.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()
+
+
+def _instant(text: str, field: str) -> float:
     """A day or a time, of UTC where it names no zone. Raises BadRequest."""
     try:
         found = datetime.fromisoformat(text)
@@ -281,7 +325,7 @@ def _instant(text: str) -> float:
     except (ValueError, OverflowError):
         at = 0.0
     if at < ORDER_ONLY:
-        raise BadRequest("before is no date after 1973.", hint="Write it like 2026-05-03.", param="before")
+        raise BadRequest(f"{field} is no date after 1973.", hint="Write it like 2026-05-03.", param=field)
     return at
 
 

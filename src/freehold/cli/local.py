@@ -22,6 +22,7 @@ import msgspec
 from freehold import config
 from freehold.errors import CannotDo, NotRunning
 from freehold.home import Home, Running
+from freehold.log import plain
 from freehold.names import size
 from freehold.types import Candidate, Task
 
@@ -129,11 +130,6 @@ def print_json(document: Any) -> None:
 def lines(found: Iterable[str]) -> str:
     """Lines for a terminal, each shown as one: what came from a model's file may neither steer it nor forge a line."""
     return "\n".join(map(plain, found))
-
-
-def plain(text: str) -> str:
-    """Text without anything that a terminal would obey."""
-    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
 
 
 def cell(value: object) -> object:

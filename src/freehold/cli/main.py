@@ -33,6 +33,7 @@ VERBS = {
     "keys": "make, list and revoke the keys of callers",
     "teams": "teams of keys: add, list, remove, and move a key into one",
     "limits": "how much a key or a team may have: set, show, list, unset",
+    "guard": "what may go where of secrets and personal data: show the rules, try a text",
     "ledger": "what was called, by whom, and what came of it",
     "audit": "the chain of acts and calls: verify that none was changed, list, sign, export",
     "prove": "put a claim to the test: prove privacy",

@@ -10,7 +10,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,14 +17,9 @@ from freehold import cost
 from freehold.chart import terminal
 from freehold.chart.words import amount
 from freehold.cli import local
-from freehold.engine import upstream
 from freehold.errors import CannotDo
 from freehold.ledger import Ledger
-from freehold.prices import PriceList
 from freehold.types import Call, CallCost, Figure, Rates, Spending, Spent
-
-if TYPE_CHECKING:
-    from freehold.app import Parts
 
 BY = (*cost.BY, "call")
 _LATEST = 50  # calls in a table
@@ -62,7 +56,7 @@ def show(arguments: argparse.Namespace) -> int:
     with local.opened(arguments) as parts:
         told = _teller(arguments)
         spending = cost.spending(
-            _watched(parts.ledger, since, until), _named(parts), cost.rates(parts.settings.cost),
+            _watched(parts.ledger, since, until), parts.named, cost.rates(parts.settings.cost),
             by="key" if arguments.by in (None, "call") else arguments.by, began=began,
             ended=time.time() if ended is None else min(ended, time.time()), tell=told,
         )  # fmt: skip
@@ -78,16 +72,6 @@ def _watched(ledger: Ledger, since: float, until: float) -> Iterator[Call]:
         if not done % _LOOK:
             bar("worked out", min(done, total), total)
     bar.end()
-
-
-def _named(parts: Parts) -> cost.Named:
-    """What the names in the ledger mean to the price list."""
-    tasks = {task.alias: task.price or task.alias for task in parts.tasks.every() if task.alias}
-    others = {
-        name: (there, one.settings.url) for one in upstream.all_of(parts.settings) for name, there in one.models.items()
-    }
-    own, team = frozenset(parts.vault.models()), parts.office.teams.at()
-    return cost.Named(PriceList(parts.settings.cost), tasks, others, own, team)
 
 
 def _teller(arguments: argparse.Namespace) -> _Teller:

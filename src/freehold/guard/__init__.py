@@ -4,6 +4,7 @@
 was masked back into the answer, whichever endpoint's it is; `reply` does so while the answer passes.
 """
 
-from freehold.guard.gate import Guard, Guarded
+from freehold.guard.gate import Guard, Guarded, Trial
+from freehold.guard.rules import Place
 
-__all__ = ["Guard", "Guarded"]
+__all__ = ["Guard", "Guarded", "Place", "Trial"]

@@ -23,7 +23,7 @@ from freehold.config import GuardSettings
 from freehold.engine.base import Reply
 from freehold.errors import Sensitive
 from freehold.guard.reply import Overheard, Tap
-from freehold.guard.rules import MASK, REFUSE, Place, Rules, rules
+from freehold.guard.rules import ALLOW, KINDS, MASK, REFUSE, Place, Rules, rules
 from freehold.types import Answer, Caller, Kind, Request, Sample, ToolCall
 
 if TYPE_CHECKING:  # some fifty milliseconds that a house without rules need not spend
@@ -55,6 +55,26 @@ class Guarded(Struct, frozen=True):
         from freehold.guard.restore import Restorer
 
         return Overheard(reply, tap, Restorer(self.names, self.request))
+
+
+class Find(Struct, frozen=True):
+    """Characters ``start`` to ``end`` of a text are of this ``kind``; ``what`` names the detector, ``action`` is what
+    is done with it: allow, mask or refuse."""
+
+    kind: str
+    start: int
+    end: int
+    what: str
+    action: str
+
+
+class Trial(Struct, frozen=True):
+    """What would become of a text: ``action`` is allow, mask or refuse, ``text`` as it would go on, empty where it
+    would not; and what was found in it, allowed or not."""
+
+    action: str
+    text: str
+    found: tuple[Find, ...]
 
 
 class Guard:
@@ -94,6 +114,29 @@ class Guard:
                 self._rules.clear()
             self._rules[key] = rules(self._settings, caller, place)
         return self._rules[key]
+
+    @property
+    def named(self) -> list[str]:
+        """The callers with a table of their own."""
+        return sorted(self._settings.callers)
+
+    def table(self, caller: str = "") -> dict[str, dict[str, str]]:
+        """What is done with each kind in each place, for a caller."""
+        found = {place.value: self.rules(caller, place) for place in Place}
+        return {kind: {place: rule.action(kind) for place, rule in found.items()} for kind in KINDS}
+
+    def trial(self, caller: str, place: Place, text: str) -> Trial:
+        """What would become of a message with this text. Counts nothing, and keeps nothing."""
+        from freehold import sensitive
+
+        rule = self.rules(caller, place)
+        every = sensitive.Reading(text)
+        found = tuple(Find(hit.kind, hit.start, hit.end, hit.what, rule.action(hit.kind)) for hit in every.hits)
+        wanted = sensitive.Reading(text, kinds=rule.kinds)
+        if any(hit.kind in rule.refused for hit in wanted.hits):
+            return Trial(REFUSE, "", found)
+        masked = wanted.masked(sensitive.Names(), rule.masked, literals=rule.restore)
+        return Trial(ALLOW if masked == text else MASK, masked, found)
 
     def warm(self, *places: Place) -> None:
         """Load what reads texts, if something is to be read: some 0.3 s, which the first call would wait for."""

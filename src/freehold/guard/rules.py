@@ -48,6 +48,10 @@ class Rules(Struct, frozen=True):
         """The kinds that are looked for."""
         return self.masked | self.refused
 
+    def action(self, kind: str) -> str:
+        """What is done with a kind."""
+        return REFUSE if kind in self.refused else MASK if kind in self.masked else ALLOW
+
     @property
     def is_idle(self) -> bool:
         """Is there nothing to do?"""

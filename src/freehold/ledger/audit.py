@@ -6,7 +6,6 @@ It walks the events since the last one first, and signs nothing that does not ho
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import select
 
-from freehold import sign
+from freehold import log, sign
 from freehold.config import AuditSettings
 from freehold.errors import BadConfig, CannotDo, ChainBroken, FreeholdError, Unaccountable
 from freehold.ledger import checkpoint as checkpoints
@@ -267,9 +266,9 @@ class Audit:
         except self._store.errors as error:
             problem = f"The chain cannot be read: {cause(error)}."
         if problem and problem != self._problem:
-            _say(f"NO CHECKPOINT: {problem}")
+            log.note(f"NO CHECKPOINT: {problem}")
         elif self._problem and not problem:
-            _say("Checkpoints are signed and kept again.")
+            log.note("Checkpoints are signed and kept again.", log.INFO)
         self._problem = problem
 
     def _check_place(self) -> None:
@@ -387,8 +386,3 @@ def _fingerprint(key: str) -> str:
         return sign.fingerprint(key)
     except (ValueError, TypeError):
         return _NO_KEY
-
-
-def _say(sentence: str) -> None:
-    with suppress(OSError):  # the log may be on the disk that is full
-        print(sentence, file=sys.stderr, flush=True)

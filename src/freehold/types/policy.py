@@ -23,10 +23,8 @@ class Action(StrEnum):
     EXPORT = "export the audit chain"
     PEOPLE = "see who has keys, which teams there are and how their limits are used"
     MOVE = "move an alias"
-    MODELS = "add, decide on and remove models"
     KEYS = "make and revoke keys"
     LIMITS = "manage teams and limits"
-    TRAFFIC = "read and export recorded calls, with their texts"
     ERASE = "erase recorded calls"
 
 
