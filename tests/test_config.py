@@ -2,7 +2,8 @@
 
 import pytest
 
-from freehold import app, config
+from freehold import config
+from freehold.app import checks
 from freehold.errors import BadConfig
 
 
@@ -70,7 +71,7 @@ def test_a_sealed_gateway_takes_no_database_over_the_network():
     """It could not reach it; over a Unix socket it can, and unsealed it may."""
     for url in ("postgresql://me@db.example/x", "postgresql:///x"):
         with pytest.raises(BadConfig, match="over the network"):
-            app._check_database(config.Settings(database=url))
-        app._check_database(config.Settings(database=url, seal="off"))
-    app._check_database(config.Settings(database="postgresql://me@/x?host=/var/run/postgresql"))
-    app._check_database(config.Settings())
+            checks.check_database(config.Settings(database=url))
+        checks.check_database(config.Settings(database=url, seal="off"))
+    checks.check_database(config.Settings(database="postgresql://me@/x?host=/var/run/postgresql"))
+    checks.check_database(config.Settings())
