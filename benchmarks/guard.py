@@ -17,18 +17,18 @@ from pathlib import Path
 from sensitive_lines import DEVELOPMENT, lines
 
 from freehold import sensitive
-from freehold.config import ActionSettings, GuardSettings
+from freehold.config import GuardSettings, TreatmentSettings
 from freehold.guard import Guard
 from freehold.guard.gate import INLINE
 from freehold.guard.restore import Restorer
-from freehold.guard.rules import Place
+from freehold.guard.rules import Destination
 from freehold.types import Caller, Kind, Request, Role
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reference" / "guard.md"
 DESK = Caller("key_1", "desk", Role.MEMBER)
 SIZES = (1_000, 4_000, 16_000, 100_000, 1_000_000)
-MASKING = GuardSettings(house=ActionSettings(secrets="mask", personal="mask"))
+MASKING = GuardSettings(house=TreatmentSettings(secrets="mask", personal="mask"))
 ROUNDS = 5
 
 
@@ -62,7 +62,7 @@ def _row(name: str, text: str, size: int) -> str:
 async def _call(body: dict) -> tuple[float, float]:
     """Seconds for one request, and the longest time for which the event loop did not come round meanwhile."""
     guard, worst, done = Guard(MASKING), 0.0, False
-    guard.warm(Place.HOUSE)
+    guard.warm(Destination.HOUSE)
 
     async def tick() -> None:
         nonlocal worst

@@ -197,7 +197,7 @@ def settings() -> str:
 
 def _actions() -> list[str]:
     """What the guard can be told to do something with."""
-    fields = msgspec.structs.fields(config.ActionSettings)
+    fields = msgspec.structs.fields(config.TreatmentSettings)
     infos = [(field.name, msgspec.inspect.type_info(field.type)) for field in fields]
     return [f"| `{name}` | {(info.extra_json_schema or {}).get('description', '')} |" for name, info in infos]
 

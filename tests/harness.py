@@ -69,6 +69,11 @@ class Running:
                 dict(row) for row in connection.execute("SELECT * FROM calls ORDER BY opened_at DESC LIMIT ?", (limit,))
             ]
 
+    def key_id(self, name: str) -> str:
+        """The id of the live key of a name, by which acts are entered."""
+        listed = json.loads(self.cli("keys", "list", "--json").stdout)
+        return next(key["id"] for key in listed if key["name"] == name and key["revoked_at"] is None)
+
     def engine_pid(self) -> int:
         return next(row["pid"] for row in self.status()["seal"]["processes"] if row["who"].startswith("engine"))
 

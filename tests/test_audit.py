@@ -969,7 +969,9 @@ def test_auditors_have_it_over_the_wire_and_members_do_not(served, tmp_path):
     path.write_bytes(found["/admin/audit/export"][2])
     code, said = check(path, "--checkpoint", served.env["FREEHOLD_AUDIT_CHECKPOINT_TO"], key=head["key"])
     assert code == 0 and head["home"] in said, said
-    assert events(served)[-1]["act"] == "audit.exported" and events(served)[-1]["actor"] == "key wire auditor"
+    assert events(served)[-1]["act"] == "audit.exported" and events(served)[-1]["actor"] == served.key_id(
+        "wire auditor"
+    )
     assert ask(served, "/admin/audit/list", {"limit": 0}, token["auditor"])[0] == 400
     assert ask(served, "/admin/audit/export", {"since": 10**9}, token["auditor"])[0] == 409
 

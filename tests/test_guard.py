@@ -18,11 +18,11 @@ from upstream import KEY as UPSTREAM_KEY
 from upstream import Upstream
 
 from freehold import config, sensitive
-from freehold.config import ActionSettings, GuardedCallerSettings, GuardSettings
+from freehold.config import GuardedCallerSettings, GuardSettings, TreatmentSettings
 from freehold.errors import BadConfig, Sensitive
 from freehold.guard import Guard, gate
 from freehold.guard.restore import Restorer
-from freehold.guard.rules import KINDS, SECRETS, Place, rules
+from freehold.guard.rules import KINDS, SECRETS, Destination, rules
 from freehold.said import Unfit
 from freehold.task import Tasks
 from freehold.traffic import heard
@@ -30,7 +30,7 @@ from freehold.types import Answer, Caller, Kind, Request, Role, Sample, ToolCall
 
 DESK = Caller("key_1", "desk", Role.MEMBER)
 KEY = "ghp_" + "a1B2c3D4e5F6g7H8i9J0" + "k1L2m3N4o5P6q7R8"
-MASKING = GuardSettings(house=ActionSettings(secrets="mask", personal="mask"))
+MASKING = GuardSettings(house=TreatmentSettings(secrets="mask", personal="mask"))
 ANNA, PASSWORD = "anna@corp.de", 'pa"ss\\wort7\n'
 
 
@@ -48,24 +48,24 @@ def said(text: str) -> dict:
 
 def test_by_default_the_house_is_open_and_secrets_stay_in_it():
     """Nothing is done inside; secrets do not leave, and are not recorded; personal data goes where it is sent."""
-    found = {place: rules(GuardSettings(), "desk", place) for place in Place}
-    assert found[Place.HOUSE].is_idle
-    assert found[Place.UPSTREAM].refused == SECRETS and not found[Place.UPSTREAM].masked
-    assert found[Place.CAPTURE].masked == SECRETS and not found[Place.CAPTURE].refused
+    found = {place: rules(GuardSettings(), "desk", place) for place in Destination}
+    assert found[Destination.HOUSE].is_idle
+    assert found[Destination.UPSTREAM].refused == SECRETS and not found[Destination.UPSTREAM].masked
+    assert found[Destination.CAPTURE].masked == SECRETS and not found[Destination.CAPTURE].refused
 
 
 def test_the_rules_can_be_tried_without_sending_anything():
     """A trial says what would become of a text, what was found and where, and counts nothing."""
-    guard = Guard(GuardSettings(house=ActionSettings(personal="mask"), upstream=ActionSettings(email="refuse")))
+    guard = Guard(GuardSettings(house=TreatmentSettings(personal="mask"), upstream=TreatmentSettings(email="refuse")))
     text = f"write to {ANNA}, key {KEY}"
-    inside = guard.trial("desk", Place.HOUSE, text)
+    inside = guard.trial("desk", Destination.HOUSE, text)
     assert (inside.action, inside.text) == ("mask", f"write to [EMAIL_1], key {KEY}")
     assert [(one.kind, one.action, text[one.start : one.end]) for one in inside.found] == [
         ("email", "mask", ANNA), ("api_key", "allow", KEY),
     ]  # fmt: skip
-    outside = guard.trial("desk", Place.UPSTREAM, text)
+    outside = guard.trial("desk", Destination.UPSTREAM, text)
     assert (outside.action, outside.text) == ("refuse", "")
-    assert guard.trial("desk", Place.HOUSE, "good morning") == gate.Trial("allow", "good morning", ())
+    assert guard.trial("desk", Destination.HOUSE, "good morning") == gate.Trial("allow", "good morning", ())
     assert guard.facts() == {}
 
 
@@ -93,9 +93,9 @@ def test_the_kinds_are_those_of_the_detectors():
 
 def test_a_caller_wins_over_all_and_a_kind_over_its_group():
     """In this order: the caller's kind, its group, everybody's kind, everybody's group, the default."""
-    desk = GuardedCallerSettings(house=ActionSettings(personal="allow", iban="refuse"), restore=False)
-    settings = GuardSettings(house=ActionSettings(personal="mask", card="refuse"), callers={"desk": desk})
-    everybody, own = (rules(settings, name, Place.HOUSE) for name in ("other", "desk"))
+    desk = GuardedCallerSettings(house=TreatmentSettings(personal="allow", iban="refuse"), restore=False)
+    settings = GuardSettings(house=TreatmentSettings(personal="mask", card="refuse"), callers={"desk": desk})
+    everybody, own = (rules(settings, name, Destination.HOUSE) for name in ("other", "desk"))
     assert everybody.refused == {"card"} and everybody.masked == set(KINDS) - SECRETS - {"card"}
     assert own.refused == {"iban"} and not own.masked
     assert everybody.restore and not own.restore
@@ -106,8 +106,8 @@ def test_settings_are_read_and_a_wrong_one_is_named(tmp_path):
     path = tmp_path / "freehold.toml"
     path.write_text('[guard.upstream]\nemail = "mask"\n[guard.callers."desk 1".house]\nsecrets = "refuse"\n')
     read = config.load(tmp_path, {"FREEHOLD_GUARD_RESTORE": "false"}).guard
-    assert rules(read, "desk 1", Place.HOUSE).refused == SECRETS and not read.restore
-    assert rules(read, "desk 1", Place.UPSTREAM).masked == {"email"}
+    assert rules(read, "desk 1", Destination.HOUSE).refused == SECRETS and not read.restore
+    assert rules(read, "desk 1", Destination.UPSTREAM).masked == {"email"}
     path.write_text('[guard.upstream]\nemial = "mask"\n')
     with pytest.raises(BadConfig, match="emial"):
         config.load(tmp_path, {})
@@ -146,7 +146,7 @@ def test_wherever_a_text_stands(kind, body):
     masked = passed(Guard(MASKING), body, kind)
     assert "[EMAIL_1]" in json.dumps(masked.request.body) and ANNA not in json.dumps(masked.request.body)
     assert ANNA in json.dumps(body)  # what was given stays
-    refusing = Guard(GuardSettings(house=ActionSettings(email="refuse")))
+    refusing = Guard(GuardSettings(house=TreatmentSettings(email="refuse")))
     with pytest.raises(Sensitive) as caught:
         passed(refusing, body, kind)
     assert caught.value.status == 400 and f"email in {caught.value.param}" in caught.value.message
@@ -190,7 +190,7 @@ def test_an_error_names_a_few_and_counts_the_rest():
     """However many there are."""
     body = {"input": [f"a{number}@corp.de" for number in range(9)]}
     with pytest.raises(Sensitive, match=r"email in input\[0\], .*email in input\[4\], and 4 more\."):
-        passed(Guard(GuardSettings(house=ActionSettings(email="refuse"))), body, Kind.EMBEDDING)
+        passed(Guard(GuardSettings(house=TreatmentSettings(email="refuse"))), body, Kind.EMBEDDING)
 
 
 def test_what_cannot_be_read_can_be_refused():
@@ -209,7 +209,9 @@ def test_only_the_fields_that_changed_are_written_anew():
     sent = b'{"temperature": 1.50, "n":null,"messages": [{"role": "user", "content": "I am anna@corp.de"}],'
     sent += b'"odd": {"a":1e0}}'
     body = {name: value for name, value in json.loads(sent).items() if value is not None}
-    out = passed(Guard(GuardSettings(upstream=ActionSettings(email="mask"))), body, sent=sent, leaves=True).request.sent
+    out = passed(
+        Guard(GuardSettings(upstream=TreatmentSettings(email="mask"))), body, sent=sent, leaves=True
+    ).request.sent
     assert b'"temperature":1.50' in out and b'"odd":{"a":1e0}' in out and b'"n":null' in out
     assert json.loads(out)["messages"] == [{"role": "user", "content": "I am [EMAIL_1]"}]
 
@@ -250,7 +252,7 @@ def test_a_long_request_keeps_nobody_waiting():
 
     async def longest_pause() -> float:
         guard, worst, done = Watched(MASKING), 0.0, False
-        guard.warm(Place.HOUSE)
+        guard.warm(Destination.HOUSE)
         await guard(DESK, Request(Kind.CHAT, "m", said("short")), leaves=False)
         long = asyncio.create_task(
             guard(DESK, Request(Kind.CHAT, "m", said("word a@corp.de 0171 2345678 " * 60_000)), leaves=False)
@@ -299,7 +301,7 @@ def test_a_recorded_call_is_masked_and_stays_one_call():
 
 def test_what_was_masked_for_the_engine_is_recorded_as_it_was_sent():
     """Its placeholders stay, and further ones have further numbers."""
-    settings = GuardSettings(capture=ActionSettings(personal="mask"))
+    settings = GuardSettings(capture=TreatmentSettings(personal="mask"))
     kept = Guard(settings).recorded(call('password = "[PASSWORD_1]" for [EMAIL_1], not bo@corp.de', "[EMAIL_1]"))
     assert kept.request == said('password = "[PASSWORD_1]" for [EMAIL_1], not [EMAIL_2]')
     assert kept.answer.text == "[EMAIL_1]"
@@ -309,7 +311,7 @@ def test_what_was_masked_for_the_engine_is_recorded_as_it_was_sent():
 
 def test_a_call_may_be_left_unrecorded():
     """With a reason that names the kind alone."""
-    guard = Guard(GuardSettings(capture=ActionSettings(email="refuse")))
+    guard = Guard(GuardSettings(capture=TreatmentSettings(email="refuse")))
     with pytest.raises(Unfit, match="holds email, which may not be recorded") as caught:
         guard.recorded(call("x", f"ask {ANNA}"))
     assert ANNA not in str(caught.value) and guard.recorded(call("x", "y")) == call("x", "y")

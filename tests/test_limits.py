@@ -401,7 +401,7 @@ def test_over_the_wire_and_on_the_command_line_the_same_can_be_done(fake):
     with sqlite3.connect(fake.home / "freehold.db") as connection:
         acts = connection.execute("SELECT act, actor FROM events ORDER BY seq").fetchall()
     connection.close()
-    mine = [act for act, actor in acts if actor == "key admin"]
+    mine = [act for act, actor in acts if actor == fake.key_id("admin")]
     assert mine[-8:] == ["team.added", "key.created", "key.moved", "limits.set", "limits.set", "limits.unset",
                          "team.removed", "key.revoked"]  # fmt: skip
     assert fake.cli("audit", "verify").returncode == 0

@@ -213,7 +213,7 @@ def test_what_left_the_house_is_counted_by_upstream(tmp_path, tiny_model):
             assert found["freehold_left_the_house_calls_total"] == {("far",): 2, ("gone",): 0}
             sent = sum(len(got["body"]) for got in far.got)
             assert found["freehold_left_the_house_bytes_total"] == {("far",): sent, ("gone",): 0}
-            assert found["freehold_upstream_open"] == {("far",): 1, ("gone",): 0}
+            assert found["freehold_upstream_up"] == {("far",): 1, ("gone",): 0}
             assert found["freehold_tokens_total"]["far-1", "prompt"] == 14
             assert found["freehold_seal_active"]["seccomp", "relay, worker"] == 1
     finally:

@@ -429,7 +429,7 @@ def test_operators_may_move_a_name_back_over_the_wire_and_others_may_not(site):
     assert begun["id"] == ended["id"] and "salt" not in {**begun, **ended}  # who is in it is nobody's business
     status, _, body = ask(site, "/admin/aliases", back, keys["operator"])
     assert status == 409 and "nothing before tiny" in json.loads(body)["error"]["message"]
-    assert site.events()[-1]["actor"] == "key operator of wire"
+    assert site.events()[-1]["actor"] == site.key_id("operator of wire")
     assert ask(site, "/admin/aliases", back, "fh_wrong")[0] == 401
 
 

@@ -303,34 +303,34 @@ class TrustSettings(Struct, frozen=True, forbid_unknown_fields=True):
     signers: dict[str, str] = {}  # a table: in the file alone
 
 
-Action = Literal["allow", "mask", "refuse"]
+Treatment = Literal["allow", "mask", "refuse"]
 
 
-class ActionSettings(Struct, frozen=True, forbid_unknown_fields=True):
+class TreatmentSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """A table ``[guard.house]``, ``[guard.upstream]`` or ``[guard.capture]``: what is done with each kind of secret and
     personal data. A kind wins over its group; what is not set is as docs/guides/guard.md says."""
 
-    secrets: Annotated[Action | UnsetType, Meta(description="all secrets: the next five")] = UNSET
-    private_key: Annotated[Action | UnsetType, Meta(description="private keys")] = UNSET
-    jwt: Annotated[Action | UnsetType, Meta(description="JSON Web Tokens")] = UNSET
-    api_key: Annotated[Action | UnsetType, Meta(description="keys and tokens of known issuers")] = UNSET
-    password: Annotated[Action | UnsetType, Meta(description="passwords beside their name, and in URLs")] = UNSET
-    secret: Annotated[Action | UnsetType, Meta(description="random words that are called a secret")] = UNSET
-    personal: Annotated[Action | UnsetType, Meta(description="all personal data: the next six")] = UNSET
-    card: Annotated[Action | UnsetType, Meta(description="payment cards")] = UNSET
-    iban: Annotated[Action | UnsetType, Meta(description="bank accounts")] = UNSET
-    national_id: Annotated[Action | UnsetType, Meta(description="national identity numbers")] = UNSET
-    email: Annotated[Action | UnsetType, Meta(description="e-mail addresses")] = UNSET
-    phone: Annotated[Action | UnsetType, Meta(description="telephone numbers")] = UNSET
-    ip_address: Annotated[Action | UnsetType, Meta(description="public IP addresses")] = UNSET
+    secrets: Annotated[Treatment | UnsetType, Meta(description="all secrets: the next five")] = UNSET
+    private_key: Annotated[Treatment | UnsetType, Meta(description="private keys")] = UNSET
+    jwt: Annotated[Treatment | UnsetType, Meta(description="JSON Web Tokens")] = UNSET
+    api_key: Annotated[Treatment | UnsetType, Meta(description="keys and tokens of known issuers")] = UNSET
+    password: Annotated[Treatment | UnsetType, Meta(description="passwords beside their name, and in URLs")] = UNSET
+    secret: Annotated[Treatment | UnsetType, Meta(description="random words that are called a secret")] = UNSET
+    personal: Annotated[Treatment | UnsetType, Meta(description="all personal data: the next six")] = UNSET
+    card: Annotated[Treatment | UnsetType, Meta(description="payment cards")] = UNSET
+    iban: Annotated[Treatment | UnsetType, Meta(description="bank accounts")] = UNSET
+    national_id: Annotated[Treatment | UnsetType, Meta(description="national identity numbers")] = UNSET
+    email: Annotated[Treatment | UnsetType, Meta(description="e-mail addresses")] = UNSET
+    phone: Annotated[Treatment | UnsetType, Meta(description="telephone numbers")] = UNSET
+    ip_address: Annotated[Treatment | UnsetType, Meta(description="public IP addresses")] = UNSET
 
 
 class GuardedCallerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """A table ``[guard.callers."NAME"]``: what is different for the calls of one key, by its name."""
 
-    house: ActionSettings = ActionSettings()
-    upstream: ActionSettings = ActionSettings()
-    capture: ActionSettings = ActionSettings()
+    house: TreatmentSettings = TreatmentSettings()
+    upstream: TreatmentSettings = TreatmentSettings()
+    capture: TreatmentSettings = TreatmentSettings()
     restore: bool | UnsetType = UNSET
 
 
@@ -343,9 +343,9 @@ class GuardSettings(Struct, frozen=True, forbid_unknown_fields=True):
         Literal["allow", "refuse"],
         Meta(description="requests with what no detector can read: pictures, sounds, files, prompts as token numbers"),
     ] = "allow"
-    house: ActionSettings = ActionSettings()
-    upstream: ActionSettings = ActionSettings()
-    capture: ActionSettings = ActionSettings()
+    house: TreatmentSettings = TreatmentSettings()
+    upstream: TreatmentSettings = TreatmentSettings()
+    capture: TreatmentSettings = TreatmentSettings()
     callers: dict[str, GuardedCallerSettings] = {}
 
 

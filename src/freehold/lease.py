@@ -18,7 +18,7 @@ from freehold.engine.base import Reply
 from freehold.engine.pool import Pool
 from freehold.engine.seat import Ticket
 from freehold.errors import BudgetSpent, Forbidden, RateLimited
-from freehold.limits import KEY, TEAM, Standing
+from freehold.limits import KEY, TEAM, Standing, plain
 from freehold.prices import Tariff, charge, unknown
 from freehold.types import Caller, Kind, Limits, Manifest, Outcome, Price, Request, Subject, Usage, Used
 
@@ -141,13 +141,13 @@ class Lease:
     def _check_ever(self, whose: str, used: Used, wanted: float) -> None:
         if wanted > used.most:
             raise Forbidden(
-                f"{whose} has {_amount(used.limit, used.most)}, and this call may need {_plain(used.limit, wanted)}.",
+                f"{whose} has {_amount(used.limit, used.most)}, and this call may need {plain(used.limit, wanted)}.",
                 hint="Ask for a shorter answer (max_tokens), or send a shorter prompt.",
             )
 
     def _refused(self, kind: type[RateLimited], whose: str, used: Used, wanted: float, wait: float) -> RateLimited:
         return _refusal(
-            kind, self.kind, self._under, whose, used, f", and this call may need {_plain(used.limit, wanted)}", wait
+            kind, self.kind, self._under, whose, used, f", and this call may need {plain(used.limit, wanted)}", wait
         )
 
     def _settle(self, outcome: Outcome | None) -> None:
@@ -258,9 +258,9 @@ def _refusal(
     so: str, wait: float,
 ) -> RateLimited:  # fmt: skip
     """The error that says which limit it is, how far it is used, and when it resets."""
-    held = f" ({_plain(used.limit, used.held)} more are reserved by calls in hand)" if used.held else ""
+    held = f" ({plain(used.limit, used.held)} more are reserved by calls in hand)" if used.held else ""
     resets = f" It resets {_moment(used.resets_in)}." if used.resets_in else ""
-    said = f"{whose} has used {_plain(used.limit, used.used)} of {_amount(used.limit, used.most)}{held}{so}.{resets}"
+    said = f"{whose} has used {plain(used.limit, used.used)} of {_amount(used.limit, used.most)}{held}{so}.{resets}"
     return error(said, retry_after=max(math.ceil(wait), 1), headers=_headers(kind, under, used))
 
 
@@ -322,9 +322,5 @@ def _stamp(at: float) -> str:
     return datetime.fromtimestamp(math.ceil(at - 0.25), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _plain(limit: str, amount: float) -> str:
-    return f"{amount:,.6g}" if limit.startswith("money") and amount < 1e5 else f"{amount:,.0f}"
-
-
 def _amount(limit: str, amount: float) -> str:
-    return f"{_plain(limit, amount)} {_WORDS[limit]}"
+    return f"{plain(limit, amount)} {_WORDS[limit]}"

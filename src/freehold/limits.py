@@ -296,6 +296,11 @@ def checked(said: Mapping[str, Any]) -> Limits:
         raise CannotDo(f"The limits cannot be: {error}.", hint="'freehold limits set --help' lists them.") from None
 
 
+def plain(name: str, amount: float) -> str:
+    """An amount of what a limit is for, as people write it."""
+    return f"{amount:,.6g}" if name.startswith("money") and amount < 1e5 else f"{amount:,.0f}"
+
+
 def merged(own: Limits, under: Limits) -> Limits:
     """One's own limits over those that hold where nothing is said; what is no limit is not said any more, so that two
     that mean the same are the same."""

@@ -141,7 +141,7 @@ class Login:
             await self._failure(where)
             raise Unauthenticated("This key is not valid here.", hint="") from None
         self._pace(wanted)
-        await asyncio.to_thread(self._record, DONE, where, f"key {caller.name}", {"key": caller.id})
+        await asyncio.to_thread(self._record, DONE, where, caller.id, {})
         self.done += 1
         _keep(self._known, where, None, ADDRESSES)
         return self._begin(caller, wanted)

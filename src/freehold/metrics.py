@@ -73,7 +73,9 @@ LEFT_BYTES = Family(
     "freehold_left_the_house_bytes", COUNTER, ("upstream",),
     "bytes of requests that were sent to an upstream, or may have been; further tries count again",
 )  # fmt: skip
-BREAKER = Family("freehold_upstream_open", GAUGE, ("upstream",), "1: calls go to the upstream; 0: its breaker is open")
+UPSTREAM_UP = Family(
+    "freehold_upstream_up", GAUGE, ("upstream",), "1: calls go to the upstream; 0: its breaker is open"
+)
 SEAL = Family(
     "freehold_seal_active", GAUGE, ("process", "layer"),
     "1: this layer of the seal is on, as the kernel says, or as reported where it cannot say",
@@ -82,6 +84,10 @@ LEDGER_FAILING = Family("freehold_ledger_failing", GAUGE, (), "1: the ledger can
 AUDIT_HEAD = Family(
     "freehold_audit_head", GAUGE, (), "number of the last event of the audit chain; missing if it cannot be read"
 )
+AUDIT_FAILING = Family(
+    "freehold_audit_failing", GAUGE, (), "1: no checkpoint can be signed, or the file outside cannot be written"
+)
+RETENTION_FAILING = Family("freehold_retention_failing", GAUGE, (), "1: recorded calls that are due cannot be erased")
 CAPTURED = Family(
     "freehold_captured_calls",
     COUNTER,
@@ -103,8 +109,9 @@ MEMORY = Family("freehold_resident_bytes", GAUGE, ("process",), "memory that a p
 INFO = Family("freehold_info", GAUGE, ("version", "durability", "seal"), "1, with what this server is")
 FAMILIES = (
     CALLS, TOKENS, ENERGY, FIRST_TOKEN, CALL_TIME, TOKEN_TIME, WAIT, WAITING, LONGEST_WAIT, SLOTS, SLOTS_TAKEN,
-    ENGINE_UP, RESTARTS, LEFT_CALLS, LEFT_BYTES, BREAKER, SEAL, LEDGER_FAILING, AUDIT_HEAD, CAPTURED, CAPTURE_WAITING,
-    CAPTURE_NAMES, SPANS, SPAN_BYTES, LOG_DROPPED, LOGINS, SESSIONS, MEMORY, INFO,
+    ENGINE_UP, RESTARTS, LEFT_CALLS, LEFT_BYTES, UPSTREAM_UP, SEAL, LEDGER_FAILING, AUDIT_HEAD, AUDIT_FAILING,
+    RETENTION_FAILING, CAPTURED, CAPTURE_WAITING, CAPTURE_NAMES, SPANS, SPAN_BYTES, LOG_DROPPED, LOGINS, SESSIONS,
+    MEMORY, INFO,
 )  # fmt: skip
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
@@ -252,7 +259,7 @@ def _house(now: Now, head: int | None) -> Iterator[tuple[Family, Samples]]:
     yield from _engines(now.engines)
     yield LEFT_CALLS, [((one.name,), one.sent) for one in now.upstreams]
     yield LEFT_BYTES, [((one.name,), one.sent_bytes) for one in now.upstreams]
-    yield BREAKER, [((one.name,), one.breaker != "open") for one in now.upstreams]
+    yield UPSTREAM_UP, [((one.name,), one.breaker != "open") for one in now.upstreams]
     yield SEAL, _worn(now.processes)
     yield LEDGER_FAILING, [((), now.ledger_failing)]
     yield AUDIT_HEAD, [] if head is None else [((), head)]

@@ -12,7 +12,7 @@ from freehold import log, traces
 from freehold.engine.pool import Pool
 from freehold.ledger import Ledger
 from freehold.login import Login
-from freehold.metrics import LOG_DROPPED, LOGINS, SESSIONS, SPAN_BYTES, SPANS, Metrics, Now, Process
+from freehold.metrics import LOG_DROPPED, LOGINS, SESSIONS, SPAN_BYTES, SPANS, Family, Metrics, Now, Process
 from freehold.traces import Traces
 from freehold.types import Captures, Seen, UpstreamState
 
@@ -20,20 +20,22 @@ from freehold.types import Captures, Seen, UpstreamState
 class Observer:
     """Sees calls end, in the event loop, and answers what the house can say of itself in figures (`api.admin.Gauges`).
 
-    ``processes`` and ``upstreams`` give those that there are now, ``captures`` what is recorded; ``info`` is the
-    version, the durability and the seal. There are no traces without ``traces``, and no lines of calls without
-    ``lines``.
+    ``processes`` and ``upstreams`` give those that there are now, ``captures`` what is recorded, ``faults`` what goes
+    on failing behind the calls' back; ``info`` is the version, the durability and the seal. There are no traces without
+    ``traces``, and no lines of calls without ``lines``.
     """
 
     def __init__(
         self, ledger: Ledger, pool: Pool, login: Login, processes: Callable[[], Sequence[Process]],
-        upstreams: Callable[[], Sequence[UpstreamState]], captures: Callable[[], Captures], info: tuple[str, str, str],
+        upstreams: Callable[[], Sequence[UpstreamState]], captures: Callable[[], Captures],
+        faults: Callable[[], dict[Family, bool]], info: tuple[str, str, str],
         traces: Traces | None = None, lines: log.Lines | None = None,
     ):  # fmt: skip
         self.metrics = Metrics()
         self.traces, self.lines = traces, lines
         self._ledger, self._pool, self._login, self._info = ledger, pool, login, info
-        self._processes, self._upstreams, self._captures = processes, upstreams, captures
+        self._processes, self._upstreams = processes, upstreams
+        self._captures, self._faults = captures, faults
 
     def start(self) -> None:
         """Begin to send and to write."""
@@ -94,7 +96,8 @@ class Observer:
 
     def _counts(self) -> dict[str, dict[tuple[str, ...], float]]:
         """The figures that others keep."""
-        login, found = self._login, {}
+        login = self._login
+        found = {family.name: {(): failing} for family, failing in self._faults().items()}
         found[LOGINS.name] = {("done",): login.done, ("failed",): login.failed, ("locked",): login.locked}
         found[SESSIONS.name] = {(): login.sessions}
         found[LOG_DROPPED.name] = {(): self.lines.dropped if self.lines is not None else 0}

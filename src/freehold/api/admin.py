@@ -1,16 +1,12 @@
 """What operators see and do: is it alive, is it ready, what is true now, what do the aliases point at, and the document
-of the whole API; what auditors see of the chain; and what applications say of their calls."""
+of the whole API; and what applications say of their calls. Who may call is in `people`, the ledger and the chain in
+`books`, what is kept of texts in `records`."""
 
 from __future__ import annotations
 
 import asyncio
-import math
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ipaddress import ip_address
-from itertools import islice
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -21,14 +17,13 @@ from freehold.answer import House
 from freehold.api import acts, document
 from freehold.api.message import HttpRequest, HttpResponse
 from freehold.api.pages import SHOWN, Overview
-from freehold.api.people import People, allow, as_json
-from freehold.errors import BadRequest, CannotDo, Conflict, Unaccountable
-from freehold.guard import Place
-from freehold.samples import ORDER_ONLY
+from freehold.api.reply import allow, as_json, done
+from freehold.errors import Unaccountable
+from freehold.guard import Destination
 from freehold.types import Action, Call, Caller, SeatView, TicketView
 
 Page = Callable[[Caller], HttpResponse | Awaitable[HttpResponse]]
-_LINES = 500
+Act = Callable[[Caller, Any], HttpResponse]
 _OWN = 1000  # of the latest calls of the house, those among which somebody finds their own
 _THROUGH = ("forwarded", "x-forwarded-for", "x-real-ip", "via")  # what a proxy adds
 
@@ -46,41 +41,6 @@ class Moves(Protocol):
         """What an application says of one of its calls. Raises NotFound."""
 
 
-class Books(Protocol):
-    """What auditors see of the ledger and of the chain. All may wait for the disk. Raise CannotDo."""
-
-    def calls(self, limit: int) -> list[dict[str, Any]]:
-        """The latest calls, newest first."""
-
-    def sums(self, by: str, since: float, until: float) -> dict[str, Any]:
-        """What the calls of a time come to, and cost; see `cost.BY`."""
-
-    def head(self) -> dict[str, Any]:
-        """Where it ends, and the latest checkpoint."""
-
-    def events(self, since: int, limit: int, calls: bool) -> list[dict[str, Any]]:
-        """So many events from a number on, with those of calls or without."""
-
-    def verify(self) -> dict[str, Any]:
-        """What a walk along all of it finds."""
-
-    def export(self, since: int, by: str) -> Iterator[bytes]:
-        """The lines of a file of it, from an event on."""
-
-
-class Records(Protocol):
-    """What the house keeps of texts."""
-
-    def facts(self) -> dict[str, Any]:
-        """How long each task's calls are kept, and with which key."""
-
-    def erase(self, task: str, caller: str | None, before: float | None, *, confirm: bool, by: str) -> dict[str, Any]:
-        """Erase recorded calls, or only count them. Raises CannotDo."""
-
-    def expire(self, by: str) -> dict[str, Any]:
-        """Erase those whose days are over. Raises CannotDo."""
-
-
 class Gauges(Protocol):
     """What the house can say of itself in figures."""
 
@@ -91,6 +51,13 @@ class Gauges(Protocol):
         """What the front page shows beside what status does."""
 
 
+class Room(Protocol):
+    """Pages and acts that belong together: `people`, `books`, `records`."""
+
+    pages: Mapping[str, Page]
+    acts: Mapping[str, tuple[acts.Act, Act]]
+
+
 class Admin:
     """``open_to_all`` are the two paths that need no key; ``pages`` are those that do, and ``acts`` those that do
     something, which may wait for the disk. ``facts`` do not change; ``outside`` tells what the gateway knows of its
@@ -98,36 +65,27 @@ class Admin:
 
     def __init__(
         self, house: House, facts: Mapping[str, Any], moves: Moves, gauges: Gauges,
-        outside: Callable[[], dict[str, Any]], people: People, books: Books, records: Records, *,
-        metrics_open: bool = False,
+        outside: Callable[[], dict[str, Any]], rooms: Sequence[Room], *, metrics_open: bool = False,
     ):  # fmt: skip
         self._house, self._moves, self._outside, self._gauges = house, moves, outside, gauges
-        self._records, self._metrics_open = records, metrics_open
-        self._facts = dict(facts)
-        self._books, self._walking = books, threading.Lock()
+        self._facts, self._metrics_open = dict(facts), metrics_open
         self.is_up = False  # until the engines that were asked for are
         self.open_to_all: dict[str, Callable[[], HttpResponse]] = {"/healthz": self.health, "/readyz": self.ready}
         self.pages: dict[str, Page] = {
             "/admin/aliases": self.aliases,
-            "/admin/audit/head": self.head,
             "/admin/guard": self.guard,
-            "/admin/ledger": self.ledger,
-            "/admin/traffic": self.traffic,
             "/admin/status": self.status,
             "/admin/queue": self.queue,
             "/openapi.json": self.openapi,
-        } | people.pages
-        self.acts: dict[str, tuple[acts.Act, Callable[[Caller, Any], HttpResponse]]] = {
+        }
+        self.acts: dict[str, tuple[acts.Act, Act]] = {
             acts.FEEDBACK.path: (acts.FEEDBACK, self.feedback),
             acts.MOVE.path: (acts.MOVE, self.move),
-            acts.SUMS.path: (acts.SUMS, self.sums),
-            acts.EVENTS.path: (acts.EVENTS, self.events),
             acts.TRIAL.path: (acts.TRIAL, self.trial),
-            acts.WALK.path: (acts.WALK, self.verify),
-            acts.EXPORT.path: (acts.EXPORT, self.export),
-            acts.ERASE.path: (acts.ERASE, self.erase),
-            acts.EXPIRE.path: (acts.EXPIRE, self.expire),
-        } | people.acts
+        }
+        for room in rooms:
+            self.pages |= room.pages
+            self.acts |= room.acts
 
     def health(self) -> HttpResponse:
         """The process is alive."""
@@ -207,26 +165,7 @@ class Admin:
     def move(self, caller: Caller, wanted: acts.Move) -> HttpResponse:
         """Move an alias back; calls that come after the answer find it there."""
         allow(caller, Action.MOVE)
-        try:
-            return as_json(200, self._moves.rollback(wanted.alias, f"key {caller.name}"))
-        except CannotDo as error:
-            raise Conflict(error.message, hint=error.hint) from None
-
-    async def ledger(self, caller: Caller) -> HttpResponse:
-        """The latest calls."""
-        allow(caller, Action.LEDGER)
-        return as_json(200, {"calls": await asyncio.to_thread(self._books.calls, SHOWN)})
-
-    def sums(self, caller: Caller, wanted: acts.Sums) -> HttpResponse:
-        """What the calls of a time come to, and what they cost here and would have cost elsewhere; one at a time."""
-        allow(caller, Action.LEDGER)
-        now = datetime.now(UTC)
-        since = _instant(wanted.since, "since") if wanted.since else _month(now)
-        until = min(_instant(wanted.until, "until") if wanted.until else math.inf, now.timestamp())
-        if since >= until:
-            raise BadRequest("until is not after since.", hint="Give a later one.", param="until")
-        with self._alone():
-            return as_json(200, self._books.sums(wanted.by, since, until))
+        return as_json(200, done(lambda: self._moves.rollback(wanted.alias, caller.id)))
 
     def guard(self, caller: Caller) -> HttpResponse:
         """What the guard does with each kind, and what it has done since the start."""
@@ -237,96 +176,13 @@ class Admin:
     def trial(self, caller: Caller, wanted: acts.Trial) -> HttpResponse:
         """What the guard would make of a text; nothing of it is kept."""
         allow(caller, Action.LOOK)
-        return as_json(200, msgspec.to_builtins(self._house.guard.trial(wanted.caller, Place(wanted.to), wanted.text)))
-
-    def head(self, caller: Caller) -> HttpResponse:
-        """Where the audit chain ends, and its latest checkpoint: what is worth keeping elsewhere."""
-        allow(caller, Action.AUDIT)
-        return as_json(200, self._books.head())
-
-    def events(self, caller: Caller, wanted: acts.Events) -> HttpResponse:
-        """Some events of the chain."""
-        allow(caller, Action.AUDIT)
-        return as_json(200, {"events": self._books.events(wanted.since, wanted.limit, wanted.calls)})
-
-    def verify(self, caller: Caller, _wanted: acts.Walk) -> HttpResponse:
-        """Walk the chain; one at a time."""
-        allow(caller, Action.AUDIT)
-        with self._alone():
-            return as_json(200, self._books.verify())
-
-    def export(self, caller: Caller, wanted: acts.Export) -> HttpResponse:
-        """The chain as a file; one begins at a time. Breaks off without its last line where an event does not hold."""
-        allow(caller, Action.EXPORT)
-        with self._alone():
-            lines = self._books.export(wanted.since, f"key {caller.name}")
-        return HttpResponse(200, _streamed(lines), "application/jsonl")
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        if not self._walking.acquire(blocking=False):
-            raise Conflict("The books are being read for somebody else.", hint="Ask again in a moment.")
-        try:
-            yield
-        except CannotDo as error:
-            raise Conflict(error.message, hint=error.hint) from None
-        finally:
-            self._walking.release()
-
-    def traffic(self, caller: Caller) -> HttpResponse:
-        """How long recorded calls are kept."""
-        allow(caller, Action.LOOK)
-        try:
-            return as_json(200, self._records.facts())
-        except CannotDo as error:
-            raise Conflict(error.message, hint=error.hint) from None
-
-    def erase(self, caller: Caller, wanted: acts.Erase) -> HttpResponse:
-        """Erase recorded calls, or count those that would go."""
-        allow(caller, Action.ERASE)
-        before = _instant(wanted.before, "before") if wanted.before else None
-        by = f"key {caller.name}"
-        try:
-            gone = self._records.erase(wanted.task or "", wanted.caller, before, confirm=wanted.confirm, by=by)
-        except CannotDo as error:
-            raise Conflict(error.message, hint=error.hint) from None
-        return as_json(200, gone)
-
-    def expire(self, caller: Caller, _wanted: acts.Expire) -> HttpResponse:
-        """Erase the recorded calls whose days are over."""
-        allow(caller, Action.ERASE)
-        try:
-            return as_json(200, self._records.expire(f"key {caller.name}"))
-        except CannotDo as error:
-            raise Conflict(error.message, hint=error.hint) from None
+        return as_json(
+            200, msgspec.to_builtins(self._house.guard.trial(wanted.caller, Destination(wanted.to), wanted.text))
+        )
 
     def openapi(self, _caller: Caller) -> HttpResponse:
         """The API's own description."""
         return as_json(200, document.openapi())
-
-
-async def _streamed(lines: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Lines that are read from the disk in a thread, some hundreds at a time."""
-    with suppress(CannotDo):  # what comes before it is good, and has no end
-        while piece := await asyncio.to_thread(lambda: b"".join(islice(lines, _LINES))):
-            yield piece
-
-
-def _month(now: datetime) -> float:
-    """When the month began."""
-    return now.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()
-
-
-def _instant(text: str, field: str) -> float:
-    """A day or a time, of UTC where it names no zone. Raises BadRequest."""
-    try:
-        found = datetime.fromisoformat(text)
-        at = (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        at = 0.0
-    if at < ORDER_ONLY:
-        raise BadRequest(f"{field} is no date after 1973.", hint="Write it like 2026-05-03.", param=field)
-    return at
 
 
 def _host(header: str) -> str:

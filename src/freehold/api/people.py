@@ -12,8 +12,9 @@ from freehold import policy
 from freehold.answer import House
 from freehold.api import acts
 from freehold.api.message import HttpResponse
+from freehold.api.reply import allow, as_json, done
 from freehold.auth import KeyRing
-from freehold.errors import BadRequest, CannotDo, Conflict, Forbidden
+from freehold.errors import BadRequest, Conflict
 from freehold.limits import KEY, TEAM
 from freehold.teams import Office
 from freehold.types import Action, Caller, Limits, Role, Subject, Used
@@ -70,30 +71,30 @@ class People:
         """Make or revoke a key."""
         allow(caller, Action.KEYS)
         if wanted.act == "create":
-            key, token = _done(
+            key, token = done(
                 lambda: self._keys.create(
-                    wanted.name, Role(wanted.role), actor=_by(caller), team=wanted.team, expires_at=wanted.expires_at
+                    wanted.name, Role(wanted.role), actor=caller.id, team=wanted.team, expires_at=wanted.expires_at
                 )
             )
             return as_json(200, msgspec.to_builtins(key) | {"key": token})
-        return as_json(200, msgspec.to_builtins(_done(lambda: self._keys.revoke(wanted.name, actor=_by(caller)))))
+        return as_json(200, msgspec.to_builtins(done(lambda: self._keys.revoke(wanted.name, actor=caller.id))))
 
     def change_teams(self, caller: Caller, wanted: acts.Teams) -> HttpResponse:
         """Make or remove a team, or move a key."""
         allow(caller, Action.LIMITS)
-        by, office = _by(caller), self._office
+        by, office = caller.id, self._office
         if wanted.act in ("join", "leave"):
             if not wanted.key:
                 raise BadRequest("key is missing.", hint="Name the key that is to be moved.", param="key")
-            key = _done(lambda: self._keys.get(wanted.key))
+            key = done(lambda: self._keys.get(wanted.key))
             if wanted.act == "leave" and key.team != wanted.team:
                 raise Conflict(f"The key {key.name!r} is not in the team {wanted.team!r}.", hint="See /admin/keys.")
             team = wanted.team if wanted.act == "join" else ""
-            _done(lambda: office.join(key.id, key.name, team, actor=by))
+            done(lambda: office.join(key.id, key.name, team, actor=by))
             return as_json(200, {"key": key.name, "team": team})
         if wanted.act == "add":
-            return as_json(200, msgspec.to_builtins(_done(lambda: office.add(wanted.team, actor=by))))
-        _done(lambda: office.remove(wanted.team, actor=by))
+            return as_json(200, msgspec.to_builtins(done(lambda: office.add(wanted.team, actor=by))))
+        done(lambda: office.remove(wanted.team, actor=by))
         return as_json(200, {"team": wanted.team, "removed": True})
 
     def change_limits(self, caller: Caller, wanted: acts.SetLimits) -> HttpResponse:
@@ -103,36 +104,12 @@ class People:
             raise BadRequest("Limits are of a key or of a team.", hint="Name one of the two.", param="key")
         if wanted.act == "set" and not wanted.limits:
             raise BadRequest("limits is missing.", hint="Say what is to be changed.", param="limits")
-        of = Subject(KEY, _done(lambda: self._keys.get(wanted.key)).id) if wanted.key else Subject(TEAM, wanted.team)
+        of = Subject(KEY, done(lambda: self._keys.get(wanted.key)).id) if wanted.key else Subject(TEAM, wanted.team)
         if wanted.act == "unset":
-            _done(lambda: self._office.unset(of, actor=_by(caller)))
+            done(lambda: self._office.unset(of, actor=caller.id))
             return as_json(200, {"limits": {}})
-        says = _done(lambda: self._office.set(of, wanted.limits, actor=_by(caller)))
+        says = done(lambda: self._office.set(of, wanted.limits, actor=caller.id))
         return as_json(200, {"limits": msgspec.to_builtins(says)})
-
-
-def allow(caller: Caller, action: Action) -> None:
-    """Raises Forbidden where the caller's role may not."""
-    decision = policy.may(caller, action)
-    if not decision.allowed:
-        raise Forbidden(decision.reason)
-
-
-def as_json(status: int, content: dict[str, Any], *headers: tuple[str, str]) -> HttpResponse:
-    """A document."""
-    return HttpResponse(status, msgspec.json.encode(content), headers=headers)
-
-
-def _done(change: Callable[[], Any]) -> Any:
-    """What a change gives. Raises Conflict where it cannot be made as things stand."""
-    try:
-        return change()
-    except CannotDo as error:
-        raise Conflict(error.message, hint=error.hint) from None
-
-
-def _by(caller: Caller) -> str:
-    return f"key {caller.name}"
 
 
 def _standing(whose: str, limits: Limits, used: list[Used]) -> dict[str, Any]:

@@ -24,14 +24,16 @@ import freehold
 from freehold import intake, log, promote, seal
 from freehold.answer import House
 from freehold.api.admin import Admin
+from freehold.api.books import Books
 from freehold.api.browser import Browser
 from freehold.api.http import Server
 from freehold.api.people import People
+from freehold.api.records import Records
 from freehold.api.router import Router
+from freehold.app import views
 from freehold.app.checks import check_bind, check_database, check_key, check_open
 from freehold.app.opening import Host, Parts, parts, price_of
 from freehold.app.sockets import address_of, bind, bind_own, room, tls_of
-from freehold.app.views import Books, Moves, Records
 from freehold.app.workshop import ENGINES, Outside, Workshop
 from freehold.budget import Accounts
 from freehold.config import Settings
@@ -41,12 +43,12 @@ from freehold.engine.power import meter
 from freehold.engine.remote import relaying
 from freehold.engine.upstream import REMOTE, all_of, check_names, collector
 from freehold.errors import BadModel, SealMissing
-from freehold.guard import Guard, Place
+from freehold.guard import Destination, Guard
 from freehold.home import Home, Running
 from freehold.lease import Leases
 from freehold.limits import OWNER_NAME
 from freehold.login import Login
-from freehold.metrics import Process
+from freehold.metrics import AUDIT_FAILING, RETENTION_FAILING, Family, Process
 from freehold.observe import Observer
 from freehold.prices import Tariff
 from freehold.samples import Samples
@@ -105,7 +107,7 @@ class _Running:
         self.meter = meter(settings.cost.energy_counters)
         self.pool = Pool(workshop, settings.pool, settings.queue, outside.seats, self.meter)
         recorded = lambda: Samples(Store(opened.home.traffic, TRAFFIC), opened.ring)  # noqa: E731
-        self.guard, self.records = Guard(settings.guard), Records(opened)
+        self.guard, self.records = Guard(settings.guard), views.Records(opened)
         self.capture = Capture(recorded, opened.tasks.every, opened.home.tasks, self.guard.recorded)
         models = outside.with_vault(opened.vault.models)
         leases = Leases(self.pool, opened.rules.now, *_accounts(opened), self._context)
@@ -126,19 +128,11 @@ class _Running:
         if self.outside.relay is not None:
             self.outside.relay.listen()
         address = address_of(listener, tls)
-        self.guard.warm(Place.HOUSE, *([Place.UPSTREAM] if self.outside.engines else []))
+        self.guard.warm(Destination.HOUSE, *([Destination.UPSTREAM] if self.outside.engines else []))
         self.capture.start()
         self.watch.start()
         self.observer.start()
-        moves, books = Moves(self.opened, self.watch), Books(self.opened)
-        people = People(self.house, self.opened.keys, self.opened.office)
-        admin = Admin(
-            self.house, self._facts(address), moves, self.observer, self._now, people, books, self.records,
-            metrics_open=settings.metrics.open,
-        )  # fmt: skip
-        behind_proxy = settings.server.behind_proxy
-        browser = Browser(self.login, admin.overview, secure=bool(tls) or behind_proxy, behind_proxy=behind_proxy)
-        router = Router(self.house, self.opened.keys, admin, browser)
+        router = self._router(address, secure=bool(tls))
         server = Server(router.handle, router.gate, router.on_error, room(settings))
         running = Running(
             pid=os.getpid(), address=address, socket=own_listener.getsockname(),
@@ -151,7 +145,7 @@ class _Running:
             await server.start([(listener, tls), (own_listener, None)])
             with self.opened.home.announced(running):
                 if await self._bring_up(stop):
-                    admin.is_up = True
+                    router.admin.is_up = True
                     gc.collect()
                     gc.freeze()  # what is there now stays, and need not be looked through again and again
                     self.host.ready(address, self.layers, self.pool.states(), len(self.house.models()))
@@ -174,6 +168,19 @@ class _Running:
                 self.opened.keys.close()
                 self.opened.aliases.close()
                 self.opened.rules.close()
+
+    def _router(self, address: str, *, secure: bool) -> Router:
+        """What answers requests; ``secure``: the way to clients is encrypted here."""
+        opened, settings = self.opened, self.opened.settings
+        people = People(self.house, opened.keys, opened.office)
+        rooms = (people, Books(views.Books(opened)), Records(self.records))
+        admin = Admin(
+            self.house, self._facts(address), views.Moves(opened, self.watch), self.observer, self._now, rooms,
+            metrics_open=settings.metrics.open,
+        )  # fmt: skip
+        behind_proxy = settings.server.behind_proxy
+        browser = Browser(self.login, admin.overview, secure=secure or behind_proxy, behind_proxy=behind_proxy)
+        return Router(self.house, opened.keys, admin, browser)
 
     def _context(self, request: Request, model: Manifest) -> int:
         """The tokens that one call may use in all; 0 where an upstream alone knows it."""
@@ -210,9 +217,17 @@ class _Running:
         sent = Traces(settings.traces, place, outside.relay, outside.places) if place and outside.relay else None
         return Observer(
             self.opened.ledger, self.pool, self.login, self._processes, outside.views, self.capture.state,
+            self._faults,
             (freehold.__version__, settings.ledger.durability, settings.seal), sent,
             log.Lines() if settings.logs.calls else None,
         )  # fmt: skip
+
+    def _faults(self) -> dict[Family, bool]:
+        """What goes wrong, and stops no call."""
+        return {
+            AUDIT_FAILING: bool(self.opened.audit.failing),
+            RETENTION_FAILING: bool(self.records.retention.failing),
+        }
 
     def _processes(self) -> list[Process]:
         """Every process of the house, with the layers of the seal that it reported."""

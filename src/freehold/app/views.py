@@ -39,36 +39,36 @@ class Moves:
 
 
 class Books:
-    """What auditors see of the ledger and of the chain (`api.admin.Books`)."""
+    """What auditors see of the ledger and of the chain (`api.books.Source`)."""
 
     def __init__(self, opened: Parts):
         self._opened, self._audit, self._ledger = opened, opened.audit, opened.ledger
 
     def calls(self, limit: int) -> list[dict[str, Any]]:
-        """See `api.admin.Books.calls`."""
+        """See `api.books.Source.calls`."""
         return [msgspec.to_builtins(call) for call in self._ledger.calls(limit)]
 
     def sums(self, by: str, since: float, until: float) -> dict[str, Any]:
-        """See `api.admin.Books.sums`."""
+        """See `api.books.Source.sums`."""
         named, rates = self._opened.named, cost.rates(self._opened.settings.cost)
         found = self._ledger.each(since, until)
         return msgspec.to_builtins(cost.spending(found, named, rates, by=by, began=since, ended=until))
 
     def head(self) -> dict[str, Any]:
-        """See `api.admin.Books.head`."""
+        """See `api.books.Source.head`."""
         return self._audit.head()
 
     def events(self, since: int, limit: int, calls: bool) -> list[dict[str, Any]]:
-        """See `api.admin.Books.events`."""
+        """See `api.books.Source.events`."""
         found = self._ledger.events(since=since, calls=calls)
         return [msgspec.to_builtins(event) for event in itertools.islice(found, limit)]
 
     def verify(self) -> dict[str, Any]:
-        """See `api.admin.Books.verify`."""
+        """See `api.books.Source.verify`."""
         return msgspec.to_builtins(self._audit.verify())
 
     def export(self, since: int, by: str) -> Iterator[bytes]:
-        """See `api.admin.Books.export`."""
+        """See `api.books.Source.export`."""
         lines = self._audit.export(since)
         first = next(lines)
         self._ledger.record("audit.exported", "audit chain", actor=by, detail={"from": since})
@@ -76,22 +76,22 @@ class Books:
 
 
 class Records:
-    """What operators see and do of what is kept of texts (`api.admin.Records`)."""
+    """What operators see and do of what is kept of texts (`api.records.Source`)."""
 
     def __init__(self, opened: Parts):
         self._opened = opened
         self.retention = retention.Retention(self._shelf)
 
     def facts(self) -> dict[str, Any]:
-        """See `api.admin.Records.facts`."""
+        """See `api.records.Source.facts`."""
         key, last = self._opened.ring.writes.id, self.retention.facts()
         with self._open() as shelf:
             spans = retention.spans(shelf) if shelf else []
-            plain = shelf.samples.unsealed() if shelf and key else 0
+            plain = (shelf.samples.unsealed() if key else sum(span.calls for span in spans)) if shelf else 0
         return {"tasks": msgspec.to_builtins(spans), "key": key, "not_encrypted": plain, "expired": last}
 
     def erase(self, task: str, caller: str | None, before: float | None, *, confirm: bool, by: str) -> dict[str, Any]:
-        """See `api.admin.Records.erase`."""
+        """See `api.records.Source.erase`."""
         wish = retention.check(retention.Wish(task, caller, before))
         with self._open() as shelf:
             gone = []
@@ -100,10 +100,8 @@ class Records:
         return {"erased": confirm, "calls": msgspec.to_builtins(gone)}
 
     def expire(self, by: str) -> dict[str, Any]:
-        """See `api.admin.Records.expire`."""
-        with self._open() as shelf:
-            gone = retention.expire(shelf, actor=by) if shelf is not None else []
-        return {"erased": True, "calls": msgspec.to_builtins(gone)}
+        """See `api.records.Source.expire`."""
+        return {"erased": True, "calls": msgspec.to_builtins(self.retention.expire(by))}
 
     async def daily(self) -> None:
         """Erase what is due now and every day; an hour later where it failed."""

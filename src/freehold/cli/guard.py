@@ -12,7 +12,7 @@ import msgspec
 from freehold import config
 from freehold.cli import local
 from freehold.errors import CannotDo
-from freehold.guard import Guard, Place, Trial
+from freehold.guard import Destination, Guard, Trial
 
 _LONGEST = 1_000_000  # characters of a text
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     attempt = commands.add_parser("try", help="what would become of a text; exit code 1 if it would be refused")
     attempt.add_argument("text", help="the text; '-' reads it from standard input")
     attempt.add_argument(
-        "--to", choices=[place.value for place in Place], default=Place.HOUSE.value,
+        "--to", choices=[place.value for place in Destination], default=Destination.HOUSE.value,
         help="where it would go: an engine of the house (default), an upstream, or the disk",
     )  # fmt: skip
     for command in (show, attempt):
@@ -43,8 +43,8 @@ def _show(guard: Guard, arguments: argparse.Namespace) -> int:
     if arguments.json:
         local.print_json({"rules": table, "callers": guard.named})
         return 0
-    rows = [(kind, *(done[place.value] for place in Place)) for kind, done in table.items()]
-    local.table(rows, ("KIND", *(place.value.upper() for place in Place)))
+    rows = [(kind, *(done[place.value] for place in Destination)) for kind, done in table.items()]
+    local.table(rows, ("KIND", *(place.value.upper() for place in Destination)))
     if guard.named and not arguments.caller:
         print(f"Others hold for {', '.join(local.plain(name) for name in guard.named)}: see --caller.")
     return 0
@@ -54,7 +54,7 @@ def _try(guard: Guard, arguments: argparse.Namespace) -> int:
     text = sys.stdin.read(_LONGEST + 1) if arguments.text == "-" else arguments.text
     if len(text) > _LONGEST:
         raise CannotDo(f"The text is longer than {_LONGEST:,} characters.", hint="Give a part of it.")
-    found = guard.trial(arguments.caller, Place(arguments.to), text)
+    found = guard.trial(arguments.caller, Destination(arguments.to), text)
     if arguments.json:
         local.print_json(msgspec.to_builtins(found))
     else:

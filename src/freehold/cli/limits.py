@@ -155,13 +155,13 @@ def _most(name: str, value: Any) -> str:
         return "any"
     if name == "models":
         return ", ".join(value)
-    return f"{value:,.6g}" if name.startswith("money") and value < 1e5 else f"{value:,.0f}"
+    return limits.plain(name, value)
 
 
 def _row(name: str, value: Any, used: Used | None) -> tuple[str, ...]:
     if used is None:
         return name, _most(name, value), "", "", ""
-    shown = [f"{one:,.6g}" if name.startswith("money") else f"{one:,.0f}" for one in (used.used, used.left)]
+    shown = [limits.plain(name, one) for one in (used.used, used.left)]
     return name, _most(name, value), *shown, local.when(time.time() + used.resets_in)
 
 

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,16 +145,17 @@ def table(rows: list[tuple[str, ...]], head: tuple[str, ...]) -> None:
 
 
 def date(text: str) -> float:
-    """A day or a time that a flag gives, in this machine's zone if it names none. Raises CannotDo."""
+    """A day or a time that a flag gives, of UTC if it names no zone. Raises CannotDo."""
     try:
-        return datetime.fromisoformat(text).timestamp()
+        found = datetime.fromisoformat(text)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, OSError):
         raise CannotDo(f"{text!r} is no date.", hint="Write it like 2026-05-03.") from None
 
 
 def when(at: float | None) -> str:
-    """A time for people, in this machine's zone."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at else ""
+    """A time for people, of UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at)) if at else ""
 
 
 class Bar:

@@ -20,7 +20,7 @@ VERBS = {
     "metrics": "the figures of the running server, in Prometheus' format",
     "scan": "judge model files: what is in them, and may they come in",
     "models": "the models of this house: add, decide, list, show, verify, remove, export, import",
-    "traffic": "recorded calls of a task: import, list, show, export, erase, renew",
+    "traffic": "recorded calls of a task: import, list, show, export, erase, expire, encrypt, renew",
     "tasks": "the jobs that an application gives to a model: add, list, show, remove",
     "replay": "what a candidate makes of a task's recorded calls, through the running server",
     "tune": "teach a model a task: an adapter trained on its recorded calls, on this machine",

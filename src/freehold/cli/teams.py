@@ -40,7 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _add(parts: Parts, arguments: argparse.Namespace) -> int:
     team = parts.office.add(arguments.team, actor=local.actor())
     return _say(
-        arguments, msgspec.to_builtins(team), f"There is a team {team.name}; 'freehold teams join KEY' fills it."
+        arguments,
+        msgspec.to_builtins(team),
+        f"There is a team {team.name}; 'freehold teams join KEY {team.name}' fills it.",
     )
 
 

@@ -5,6 +5,6 @@ was masked back into the answer, whichever endpoint's it is; `reply` does so whi
 """
 
 from freehold.guard.gate import Guard, Guarded, Trial
-from freehold.guard.rules import Place
+from freehold.guard.rules import Destination
 
-__all__ = ["Guard", "Guarded", "Place", "Trial"]
+__all__ = ["Destination", "Guard", "Guarded", "Trial"]

@@ -23,7 +23,7 @@ from freehold.config import GuardSettings
 from freehold.engine.base import Reply
 from freehold.errors import Sensitive
 from freehold.guard.reply import Overheard, Tap
-from freehold.guard.rules import ALLOW, KINDS, MASK, REFUSE, Place, Rules, rules
+from freehold.guard.rules import ALLOW, KINDS, MASK, REFUSE, Destination, Rules, rules
 from freehold.types import Answer, Caller, Kind, Request, Sample, ToolCall
 
 if TYPE_CHECKING:  # some fifty milliseconds that a house without rules need not spend
@@ -35,8 +35,8 @@ _THREADS = 2
 _SHOWN = 5  # finds that an error names
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _MUTE = frozenset({Kind.EMBEDDING, Kind.COUNT})  # whose answers hold no words
-_WHERE = {Place.HOUSE: "may not be sent to a model", Place.UPSTREAM: "may not be sent to an upstream",
-          Place.CAPTURE: "may not be recorded"}  # fmt: skip
+_WHERE = {Destination.HOUSE: "may not be sent to a model", Destination.UPSTREAM: "may not be sent to an upstream",
+          Destination.CAPTURE: "may not be recorded"}  # fmt: skip
 
 
 class Guarded(Struct, frozen=True):
@@ -82,8 +82,8 @@ class Guard:
 
     def __init__(self, settings: GuardSettings | None = None):
         self._settings = settings or GuardSettings()
-        self._rules: dict[tuple[str, Place], Rules] = {}
-        self._counts: Counter[tuple[Place, str, str]] = Counter()
+        self._rules: dict[tuple[str, Destination], Rules] = {}
+        self._counts: Counter[tuple[Destination, str, str]] = Counter()
         self._lock = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
 
@@ -93,7 +93,7 @@ class Guard:
         Raises:
             Sensitive: something in it may not go there.
         """
-        found = self.rules(caller.name, Place.UPSTREAM if leaves else Place.HOUSE)
+        found = self.rules(caller.name, Destination.UPSTREAM if leaves else Destination.HOUSE)
         if found.is_idle:
             return Guarded(request)
         if _is_short(request):
@@ -103,10 +103,10 @@ class Guard:
 
     def recorded(self, sample: Sample) -> Sample:
         """A call as it may be recorded. Raises Unfit where it may not."""
-        found = self.rules(sample.caller, Place.CAPTURE)
+        found = self.rules(sample.caller, Destination.CAPTURE)
         return sample if found.is_idle else self._record(found, sample)
 
-    def rules(self, caller: str, place: Place) -> Rules:
+    def rules(self, caller: str, place: Destination) -> Rules:
         """What holds for a caller, by name."""
         key = (caller, place)
         if key not in self._rules:
@@ -122,10 +122,10 @@ class Guard:
 
     def table(self, caller: str = "") -> dict[str, dict[str, str]]:
         """What is done with each kind in each place, for a caller."""
-        found = {place.value: self.rules(caller, place) for place in Place}
+        found = {place.value: self.rules(caller, place) for place in Destination}
         return {kind: {place: rule.action(kind) for place, rule in found.items()} for kind in KINDS}
 
-    def trial(self, caller: str, place: Place, text: str) -> Trial:
+    def trial(self, caller: str, place: Destination, text: str) -> Trial:
         """What would become of a message with this text. Counts nothing, and keeps nothing."""
         from freehold import sensitive
 
@@ -138,7 +138,7 @@ class Guard:
         masked = wanted.masked(sensitive.Names(), rule.masked, literals=rule.restore)
         return Trial(ALLOW if masked == text else MASK, masked, found)
 
-    def warm(self, *places: Place) -> None:
+    def warm(self, *places: Destination) -> None:
         """Load what reads texts, if something is to be read: some 0.3 s, which the first call would wait for."""
         callers = ["", *self._settings.callers]
         if any(not self.rules(name, place).is_idle for name in callers for place in places):
@@ -200,7 +200,7 @@ class Guard:
         hard = [kind for kind in kinds if kind in found.refused]
         hard += [kind for one in read if one.place.form is sensitive.Form.KEY for kind in one.kinds]
         if self._count(found, REFUSE, hard):
-            raise said.Unfit(f"holds {_words(hard)}, which {_WHERE[Place.CAPTURE]}")
+            raise said.Unfit(f"holds {_words(hard)}, which {_WHERE[Destination.CAPTURE]}")
         if not self._count(found, MASK, kinds):
             return sample
         names = sensitive.Names()
@@ -312,7 +312,7 @@ def _reworded(answer: Answer | None, masked: dict[str, str]) -> Answer | None:
     return Answer(masked[answer.text], tools)
 
 
-def _error(place: Place, wrong: list[tuple[str, str]]) -> Sensitive:
+def _error(place: Destination, wrong: list[tuple[str, str]]) -> Sensitive:
     shown = dict.fromkeys(f"{kind} in {at}" for kind, at in wrong)
     named = list(shown)[:_SHOWN]
     more = f", and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""

@@ -11,13 +11,13 @@ from enum import StrEnum
 
 from msgspec import UNSET, Struct
 
-from freehold.config import ActionSettings, GuardSettings
+from freehold.config import GuardSettings, TreatmentSettings
 
 SECRETS = frozenset({"private_key", "jwt", "api_key", "password", "secret"})  # the detectors are loaded where they work
-KINDS = tuple(name for name in ActionSettings.__struct_fields__ if name not in ("secrets", "personal"))
+KINDS = tuple(name for name in TreatmentSettings.__struct_fields__ if name not in ("secrets", "personal"))
 
 
-class Place(StrEnum):
+class Destination(StrEnum):
     """Where a text is about to go."""
 
     HOUSE = "house"  # an engine of this house
@@ -27,9 +27,9 @@ class Place(StrEnum):
 
 ALLOW, MASK, REFUSE = "allow", "mask", "refuse"
 DEFAULTS = {
-    Place.HOUSE: {"secrets": ALLOW, "personal": ALLOW},  # the text stays in the house, and the model may need it
-    Place.UPSTREAM: {"secrets": REFUSE, "personal": ALLOW},
-    Place.CAPTURE: {"secrets": MASK, "personal": ALLOW},
+    Destination.HOUSE: {"secrets": ALLOW, "personal": ALLOW},  # the text stays in the house, and the model may need it
+    Destination.UPSTREAM: {"secrets": REFUSE, "personal": ALLOW},
+    Destination.CAPTURE: {"secrets": MASK, "personal": ALLOW},
 }
 
 
@@ -37,7 +37,7 @@ class Rules(Struct, frozen=True):
     """What holds for one caller and one place: the kinds that are masked, and those that are refused; whether what
     cannot be read is refused; whether what was masked is put back into the answer."""
 
-    place: Place
+    place: Destination
     masked: frozenset[str]
     refused: frozenset[str]
     unread: bool
@@ -58,7 +58,7 @@ class Rules(Struct, frozen=True):
         return not self.masked and not self.refused and not self.unread
 
 
-def rules(settings: GuardSettings, caller: str, place: Place) -> Rules:
+def rules(settings: GuardSettings, caller: str, place: Destination) -> Rules:
     """The rules for a caller, by name."""
     own = settings.callers.get(caller)
     tables = [getattr(own, place) if own else None, getattr(settings, place)]
@@ -68,12 +68,12 @@ def rules(settings: GuardSettings, caller: str, place: Place) -> Rules:
         place,
         frozenset(kind for kind, action in actions.items() if action == MASK),
         frozenset(kind for kind, action in actions.items() if action == REFUSE),
-        settings.unread == REFUSE and place is not Place.CAPTURE,
+        settings.unread == REFUSE and place is not Destination.CAPTURE,
         restore,
     )
 
 
-def _action(kind: str, tables: list[ActionSettings | None], default: Mapping[str, str]) -> str:
+def _action(kind: str, tables: list[TreatmentSettings | None], default: Mapping[str, str]) -> str:
     group = "secrets" if kind in SECRETS else "personal"
     for table in tables:
         for name in (kind, group) if table else ():

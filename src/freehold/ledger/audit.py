@@ -106,6 +106,11 @@ class Audit:
         self._thread = None
         self._try()
 
+    @property
+    def failing(self) -> str:
+        """Why no checkpoint can be signed and kept now; empty if one can."""
+        return self._problem
+
     def state(self) -> State:
         """How it stands."""
         kept, (number, head) = checkpoints.last(self._store), self._ledger.head()
@@ -205,10 +210,10 @@ class Audit:
         found = self._ledger.verify(keys=[key.public], since=since)
         if not found.holds:
             raise ChainBroken(f"No checkpoint is signed, because the audit chain is broken: {found.problem}.")
-        made, envelope = checkpoints.make((found.events, found.head), home, time.time(), key)
         if kept is not None and kept.seq == found.events:
             made, envelope = signed, kept.envelope.encode()
         else:
+            made, envelope = checkpoints.make((found.events, found.head), home, time.time(), key)
             self._keep(made, envelope, key.public)
         self._signed_at = time.monotonic()
         self._send(made, envelope)

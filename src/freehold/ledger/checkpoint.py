@@ -62,11 +62,6 @@ def opened(envelope: bytes, keys: Iterable[str]) -> Checkpoint:
     return _decoded(sign.unseal(envelope, TYPE, keys).payload)
 
 
-def signer(envelope: bytes) -> str:
-    """The fingerprint that an envelope names. Raises CannotDo."""
-    return sign.read(envelope, TYPE)[1]
-
-
 def keep(store: Store, made: Checkpoint, envelope: bytes, key: str) -> None:
     """Keep a checkpoint in the home, if there is none of that event."""
     with store.write() as connection:

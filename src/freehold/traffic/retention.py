@@ -188,18 +188,24 @@ class Retention:
     def run(self) -> None:
         """Erase what is due. Never raises: what goes wrong is said, and tried again."""
         try:
-            shelf = self._open()
-            if shelf is not None:
-                try:
-                    self.gone = expire(shelf, actor="the server, daily")
-                finally:
-                    shelf.store.close()
+            self.expire("the server, daily")
             self.failing = ""
         except FreeholdError as error:
             self.failing = error.message
         except Exception as error:  # noqa: BLE001 - a database that is locked today is not so tomorrow
             self.failing = f"An unexpected fault, {type(error).__name__}: {error}."
         self.at = time.time()
+
+    def expire(self, actor: str) -> list[Gone]:
+        """Erase what is due now. Raises as `expire` does."""
+        shelf = self._open()
+        if shelf is None:
+            return []
+        try:
+            self.gone, self.at = expire(shelf, actor=actor), time.time()
+        finally:
+            shelf.store.close()
+        return self.gone
 
     def facts(self) -> dict[str, object]:
         """What status shows of it."""
