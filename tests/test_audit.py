@@ -253,6 +253,26 @@ def test_a_call_that_a_crash_interrupted_has_its_event_at_the_next_start(site):
     assert event.detail["left_the_house"] is True and site.ledger.verify().calls == 1
 
 
+@pytest.mark.parametrize("odd", ["prompt_tokens = 9", "model = 'm'", "status = 200", "event = 2", "total_ms = 1.5"])
+def test_an_open_call_that_says_more_than_it_can_is_found(site, odd):
+    """It was changed or inserted by hand; what it says does not get into the chain at the next start."""
+
+    async def crash():
+        site.ledger.start()
+        site.ledger.open("req_1", BOB, Kind.CHAT)
+        await site.ledger.flush()
+        await site.ledger.stop()
+
+    asyncio.run(crash())
+    assert site.ledger.verify().holds
+    site.sql(f"UPDATE calls SET {odd} WHERE id = 'req_1'")
+    assert "the call req_1 is open and says what only a settled one can" in site.ledger.verify().problem
+    site.calls()
+    (event,) = site.ledger.events("call.settled")
+    assert event.detail["prompt_tokens"] == 0 and not {"model", "status", "total_ms"} & set(event.detail)
+    assert site.ledger.verify().holds
+
+
 NAMES = "id, opened_at, caller, kind, outcome, status, error, model, digest, prompt_tokens, completion_tokens, "
 NAMES += "cached_tokens, first_token_ms, total_ms, left_the_house, waited_ms, engine_ms, alias, event"
 COPY = f"INSERT INTO calls ({NAMES}) SELECT 'req_9', {NAMES[4:]} FROM calls WHERE id = 'req_2';"
@@ -684,10 +704,29 @@ def test_a_chain_that_does_not_hold_is_not_signed(signed, capfd):
     assert signed.rows("SELECT max(seq) FROM checkpoints") == [(7,)]
 
 
-def test_a_missing_file_outside_is_said(signed, tmp_path):
-    """It was there; whoever took it away wanted something."""
-    (tmp_path / "out.jsonl").unlink()
-    assert "is missing" in signed.audit.verify().problem
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_missing_file_outside_is_said(signed, tmp_path, emptied):
+    """It was there; whoever took it away wanted something. Once the chain says that it was, no server starts."""
+    path = tmp_path / "out.jsonl"
+    path.unlink()
+    if emptied:
+        path.touch()
+    assert ("has no checkpoint of this home" if emptied else "is missing") in signed.audit.verify().problem
+    signed.audit.check()  # as when the setting is new
+    signed.audit.enter_place()
+    signed.audit.enter_place()
+    assert [event.subject for event in signed.ledger.events("audit.kept_at")] == [str(path)]
+    with pytest.raises(ChainBroken, match="had checkpoints of this home, and has none now"):
+        signed.audit.check()
+    other = AuditSettings(checkpoint_to=str(tmp_path / "other.jsonl"))
+    Audit(signed.store, signed.ledger, signed.key, signed.folder, other).check()
+
+
+def test_a_home_without_checkpoints_says_so(signed):
+    """They can be deleted by hand; a file outside is what shows it."""
+    signed.sql("DELETE FROM checkpoints")
+    bare = Audit(signed.store, signed.ledger, signed.key, signed.folder, AuditSettings())
+    assert any("there is no checkpoint yet" in note for note in bare.verify().notes)
 
 
 def test_a_file_outside_that_a_crash_tore_goes_on_with_whole_lines(signed, tmp_path):

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from freehold import policy
 from freehold.budget import DAY, ROOM, Account, Accounts, Need, Pace, month, periods, scarcest, worst
 from freehold.errors import Forbidden, Unaccountable
 from freehold.limits import KEY, OWNER, TEAM, Spend
-from freehold.types import Kind, Limits, Request, Subject, Used
+from freehold.types import Caller, Kind, Limits, Request, Role, Subject, Used
 
 
 class Held:
@@ -38,10 +39,23 @@ def test_a_pace_lets_a_minutes_worth_through_at_once_and_then_as_time_goes():
         pace.take(60, 1, now)
     assert pace.wait(60, 1, now) == pytest.approx(1.0)
     assert pace.wait(60, 1, now + 1.0) == 0 and pace.wait(60, 2, now + 1.0) == pytest.approx(1.0)
-    pace.give_back(60, 10)
+    pace.give_back(60, 10, pace.take(60, 0, now), now)
     assert pace.wait(60, 10, now) == 0 and pace.wait(60, 11, now) > 0
     assert pace.used("x", 60, now) == Used("x", 60, pytest.approx(50), resets_in=pytest.approx(50))
     assert pace.used("x", 60, now + 999).used == 0
+
+
+def test_what_came_back_with_time_does_not_come_back_once_more():
+    """Calls that end long after they began bank nothing: a minute's worth is all there ever is at once."""
+    pace, held = Pace(), []
+    for at in (0.0, 60.0, 120.0, 180.0):
+        assert pace.wait(60, 60, at) == 0
+        held.append(pace.take(60, 60, at))
+    for until in held:
+        pace.give_back(60, 60, until, 181.0)
+    assert pace.wait(60, 60, 181.0) == 0 and pace.wait(60, 61, 181.0) > 0
+    pace.take(60, 60, 181.0)
+    assert pace.wait(60, 2, 181.0) > 0
 
 
 @pytest.mark.parametrize(
@@ -213,10 +227,28 @@ def test_to_an_upstream_a_call_says_how_long_its_answer_may_be():
     assert worst(sent(Kind.COMPLETION, prompt="hi", max_tokens=7, best_of=3), 0).completion == 21
 
 
-@pytest.mark.parametrize(("n", "choices"), [(0, 1), (-5, 1), (3, 3), (2.5, 3), ("9", 1), (True, 1), (1e300, 1 << 32)])
+@pytest.mark.parametrize(("n", "choices"), [(0, 1), (-5, 1), (3, 3)])
 def test_a_number_of_choices_that_is_none_lowers_no_need(n, choices):
     """What an upstream is sent is not checked by us: a negative one must not make room in a budget."""
     assert worst(sent(messages=[], max_tokens=10, n=n), 0).completion == 10 * choices
+
+
+@pytest.mark.parametrize("field", ["n", "best_of", "max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("odd", ["9", 2.5, True, [3]])
+def test_a_number_that_an_upstream_may_read_otherwise_is_refused(field, odd):
+    """Nobody here can tell what it makes of it; with a limit on answers, too."""
+    request = sent(**{"messages": [], "max_tokens": 10} | {field: odd})
+    with pytest.raises(Forbidden, match=f"{field} is no whole number"):
+        worst(request, 0)
+    decision = policy.decide(Caller("k", "bob", Role.MEMBER), request, [("The key 'bob'", Limits(max_tokens=100))])
+    assert not decision.allowed and f"{field} is no whole number" in decision.reason
+
+
+def test_each_of_several_prompts_is_answered():
+    """A list of texts is as many prompts; one of token numbers is one."""
+    assert worst(sent(Kind.COMPLETION, prompt=["a"] * 1000, max_tokens=4, n=2), 0).completion == 8000
+    assert worst(sent(Kind.COMPLETION, prompt=[1, 2, 3], max_tokens=4), 0).completion == 4
+    assert worst(sent(Kind.COMPLETION, prompt=[[1], [2]], max_tokens=4), 0).completion == 8
 
 
 @pytest.mark.parametrize(
@@ -230,6 +262,7 @@ def test_a_number_of_choices_that_is_none_lowers_no_need(n, choices):
         ({"input": "hi", "prompt": {"id": "pmpt_1"}}, "a prompt that is kept there"),
         ({"messages": [], "web_search_options": {"a": 1}}, "web_search_options"),
         ({"input": "hi", "tools": [{"type": "web_search"}]}, "'web_search'"),
+        ({"input": [{"type": "function_call_output", "output": [{"type": "input_file"}]}]}, "'input_file'"),
     ],
 )
 def test_what_an_upstream_may_count_more_for_than_its_bytes_is_refused_under_a_limit(body, said):

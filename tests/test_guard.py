@@ -276,6 +276,7 @@ def test_a_long_request_keeps_nobody_waiting():
         {"input": ["x"] * 300},
         {"input": [{"content": [{"text": "x"}] * 150}] * 2},
         {"a": ["x" * 3000] * 2},
+        {"a": {"x" * 5000: 1}},
     ],
 )
 def test_what_is_long(body):
@@ -307,6 +308,26 @@ def test_what_was_masked_for_the_engine_is_recorded_as_it_was_sent():
     assert kept.answer.text == "[EMAIL_1]"
     odd = Guard().recorded(call('password = "[A_1]tiger-4711"'))
     assert odd.request == said('password = "[A_1][PASSWORD_1]"')
+
+
+def test_a_group_that_names_somebody_is_recorded_under_another_name():
+    """The same one for the same name, so that its calls stay together."""
+    guard = Guard(GuardSettings(capture=TreatmentSettings(email="mask")), lambda name: f"salted {len(name)}")
+    one, two, other = (guard.recorded(msgspec.structs.replace(call("hi"), group=of)) for of in (ANNA, ANNA, "team 7"))
+    assert one.group == two.group == f"salted {len(ANNA)}" and other.group == "team 7"
+    refusing = Guard(GuardSettings(capture=TreatmentSettings(email="refuse")))
+    with pytest.raises(Unfit, match="holds email"):
+        refusing.recorded(msgspec.structs.replace(call("hi"), group=ANNA))
+
+
+def test_there_is_no_field_in_which_nothing_is_seen():
+    """A short signature is read, a long one is what cannot be; a number that is a card's is refused, since it cannot be
+    masked."""
+    guard = Guard(GuardSettings(upstream=TreatmentSettings(card="mask"), unread="refuse"))
+    for field, value in (("signature", KEY), ("signature", "QUJD" * 100), ("const", 4111111111111111)):
+        with pytest.raises(Sensitive):
+            passed(guard, {"messages": [], "tools": [{"parameters": {field: value}}]}, leaves=True)
+    assert passed(guard, {"messages": [], "seed": 1234567890, "max_tokens": 12}, leaves=True).names is None
 
 
 def test_a_call_may_be_left_unrecorded():

@@ -29,7 +29,7 @@ class Ticket:
         self.engine, self.model = self, TINY
 
     def ask(self, request, model, on_done):
-        self.usage, self.left_the_house = Usage(), bool(request.sent)
+        self.usage, self.left_the_house, self.media_type = Usage(), bool(request.sent), ""
         return self
 
     def release(self):
@@ -70,8 +70,8 @@ class House:
             raise
         return lease
 
-    def end(self, lease, prompt: int, completion: int, outcome=Outcome.ANSWERED):
-        lease.ticket.usage = Usage(prompt, completion)
+    def end(self, lease, prompt: int, completion: int, outcome=Outcome.ANSWERED, *, begun: bool = True):
+        lease.ticket.usage, lease.ticket.media_type = Usage(prompt, completion), "text/event-stream" if begun else ""
         lease.release(outcome)
 
     def used(self, subject=OWN) -> Need:
@@ -207,14 +207,15 @@ async def test_counting_tokens_is_a_call_and_uses_none():
 
 @scenario
 async def test_an_upstream_that_says_nothing_is_taken_to_have_used_all():
-    """If it has answered or was left in the middle; where it refused or failed, nothing."""
-    for outcome, all_of_it in (
-        (Outcome.ANSWERED, True), (Outcome.ABANDONED, True), (Outcome.REFUSED, False), (Outcome.FAILED, False),
+    """If it has answered, was left in the middle or failed there; where it refused or did not begin, nothing."""
+    for outcome, begun, all_of_it in (
+        (Outcome.ANSWERED, True, True), (Outcome.ABANDONED, True, True), (Outcome.ABANDONED, False, True),
+        (Outcome.REFUSED, False, False), (Outcome.FAILED, False, False), (Outcome.FAILED, True, True),
     ):  # fmt: skip
         house = House({OWN: Limits(tokens_per_day=9000)})
         lease = await house.taken(sent=b'{"messages": [], "max_tokens": 100}')
         reserved = house.held().tokens
-        house.end(lease, 0, 0, outcome)
+        house.end(lease, 0, 0, outcome, begun=begun)
         assert house.used().tokens == (reserved if all_of_it else 0)
 
 

@@ -280,6 +280,18 @@ def test_calls_expire_by_their_tasks_days(shelf, tmp_path):
     assert {span.task: span.days for span in spans(shelf)} == {"short": 5, "long": 30, "ever": 0, "orphan": 30}
 
 
+def test_calls_of_a_task_whose_file_cannot_be_read_are_kept(shelf, tmp_path):
+    """Nobody can tell for how long; the others go, and it is said."""
+    for name in ("good", "bad"):
+        add(shelf, tmp_path, name, 5)
+        shelf.samples.keep(name, [call(age, at=NOW - age * DAY) for age in (1, 10)])
+    (shelf.tasks.folder("bad") / "task.toml").write_text("days = [")
+    with pytest.raises(BadTask, match="The file of bad cannot be read"):
+        expire(shelf, actor="me", now=NOW)
+    assert [len(shelf.samples.outlines(task)) for task in ("good", "bad")] == [1, 2]
+    assert {span.task: span.days for span in spans(shelf)} == {"good": 5, "bad": None}
+
+
 def test_imported_calls_are_as_old_as_their_import(shelf):
     """However old they say they are, or if they do not say."""
     of = Import("i1", "t", "f", "freehold", NOW - 20 * DAY, "me")

@@ -52,13 +52,15 @@ class Pace:
         early = max(self._due, now) + units * MINUTE / rate - now - MINUTE
         return early if early > _NEAR else 0.0
 
-    def take(self, rate: float, units: float, now: float) -> None:
-        """Take so many units."""
+    def take(self, rate: float, units: float, now: float) -> float:
+        """Take so many units. Returns when their time is over."""
         self._due = max(self._due, now) + units * MINUTE / rate
+        return self._due
 
-    def give_back(self, rate: float, units: float) -> None:
-        """Of what was taken, so much was not needed; less than nothing, where more was."""
-        self._due -= units * MINUTE / rate
+    def give_back(self, rate: float, units: float, until: float, now: float) -> None:
+        """Of what was taken, whose time is over at ``until``, so much was not needed; less than nothing, where more
+        was. What came back by itself meanwhile does not come back twice."""
+        self._due -= min(units * MINUTE / rate, max(until - now, 0.0))
 
     def used(self, limit: str, rate: float, now: float) -> Used:
         """How far the rate is used."""
@@ -231,6 +233,8 @@ def worst(request: Request, context: int) -> Worst:
     size = len(request.sent) if request.sent else len(msgspec.json.encode(request.body))
     prompt = size + ROOM * (2 if request.body.get("tools") else 1)
     if request.sent:
+        if name := unclear(request):
+            raise Forbidden(f"There is a limit on tokens, and {name} is no whole number.", hint="Send one.")
         _check_text(request.body)
     if request.kind is Kind.EMBEDDING:
         texts = request.body.get("input")
@@ -257,9 +261,20 @@ def asked_for(request: Request) -> int | None:
 
 
 def choices_of(request: Request) -> int:
-    """How many answers a request asks for."""
+    """How many answers a request asks for: to each of its prompts as many as it says."""
     asked = [request.body.get(name) for name in ("n", "best_of")]
-    return math.ceil(max([1, *(min(value, _MOST_CHOICES) for value in asked if type(value) in (int, float))]))
+    each = math.ceil(max([1, *(min(value, _MOST_CHOICES) for value in asked if type(value) in (int, float))]))
+    prompt = request.body.get("prompt") if request.kind is Kind.COMPLETION else None
+    prompts = len(prompt) if isinstance(prompt, list) and any(type(part) is not int for part in prompt) else 1
+    return each * prompts
+
+
+def unclear(request: Request) -> str:
+    """The field that says how much an upstream is to answer, and is no whole number, so that nobody here can tell what
+    it makes of it; empty where there is none."""
+    names = ("n", "best_of", *ANSWERS.get(request.kind, ())) if request.sent else ()
+    said = {name: request.body.get(name) for name in names}
+    return next((name for name, value in said.items() if value is not None and type(value) is not int), "")
 
 
 def _check_text(body: dict[str, Any]) -> None:
@@ -270,7 +285,8 @@ def _check_text(body: dict[str, Any]) -> None:
     for field in ("messages", "input"):
         for item in body.get(field) if isinstance(body.get(field), list) else ():
             content = item.get("content") if isinstance(item, dict) else None
-            kinds = [*_types([item]), *_types(content)]
+            output = item.get("output") if isinstance(item, dict) else None
+            kinds = [*_types([item]), *_types(content), *_types(output)]
             found += [f"content of type {kind!r}" for kind in kinds if kind not in _TEXT]
     if found:
         raise Forbidden(

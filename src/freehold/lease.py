@@ -56,7 +56,7 @@ class Lease:
         self._request: Request | None = None
         self._reply: Reply | None = None
         self._price: Price | None = None
-        self._paced: list[tuple[Account, int]] = []
+        self._paced: list[tuple[Account, int, float]] = []
         for account in accounts:
             account.in_hand.add(self)
 
@@ -121,8 +121,8 @@ class Lease:
         self.need = need
         for _, account, one in self._under:
             if one.tokens_per_minute:
-                account.tokens.take(one.tokens_per_minute, need.tokens, now)
-                self._paced.append((account, one.tokens_per_minute))
+                until = account.tokens.take(one.tokens_per_minute, need.tokens, now)
+                self._paced.append((account, one.tokens_per_minute, until))
 
     def _fit(self, whose: str, account: Account, limits: Limits, need: Need, now: float) -> None:
         """Raises BudgetSpent, RateLimited or Forbidden where the call does not fit into a limit."""
@@ -161,14 +161,18 @@ class Lease:
         elif tokens and accounts.counts_money:
             price = self._price or self._leases.price_or_none(self._request, self.at)
             money = charge(price, usage.prompt, usage.completion, usage.cached) if price is not None else 0.0
-        for account, rate in self._paced:
-            account.tokens.give_back(rate, self.need.tokens - tokens)
+        for account, rate, until in self._paced:
+            account.tokens.give_back(rate, self.need.tokens - tokens, until, time.monotonic())
         if accounts.counts and tokens:
             for account in self._accounts:
                 account.count(self.at, tokens, money)
 
     def _has_worked_unseen(self, outcome: Outcome | None) -> bool:
-        return self._reply.left_the_house and outcome in (Outcome.ANSWERED, Outcome.ABANDONED)
+        """Did an upstream work for it, as far as anybody can tell? One that failed did, if it had begun to answer."""
+        if not self._reply.left_the_house:
+            return False
+        begun = outcome is Outcome.FAILED and bool(self._reply.media_type)
+        return begun or outcome in (Outcome.ANSWERED, Outcome.ABANDONED)
 
 
 class Leases:

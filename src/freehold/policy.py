@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from freehold.budget import ANSWERS, asked_for, choices_of
+from freehold.budget import ANSWERS, asked_for, choices_of, unclear
 from freehold.types import Action, Caller, Decision, Limits, Request, Role
 
 _RUNS = {Action.OWN, Action.LOOK, Action.LEDGER, Action.AUDIT, Action.PEOPLE}  # what it takes to see
@@ -40,6 +40,8 @@ def decide(caller: Caller, request: Request, limits: Iterable[tuple[str, Limits]
             listed = ", ".join(limit.models)
             return Decision(False, f"{whose} may not call {request.alias or request.model!r}. It may call: {listed}.")
         if limit.max_tokens and request.kind in ANSWERS:
+            if name := unclear(request):
+                return Decision(False, f"{whose} has a limit on answers, and {name} is no whole number.")
             asked, choices = asked_for(request), choices_of(request)
             if asked is not None and asked * choices > limit.max_tokens:
                 said = f"{whose} may ask for {limit.max_tokens:,} tokens of answer in one call"

@@ -50,17 +50,18 @@ class Office:
             CannotDo: a limit is negative, absurd or none that there is; or there is no such team.
         """
         limits.checked(says)
-        own = msgspec.structs.asdict(self.rules.get(subject)) | dict(says)
-        after = limits.checked(own)
+        detail: dict[str, Any] = {"of": subject.kind}
 
         def put(connection: Connection) -> None:
+            """In the transaction that reads what there is: two who change it at once both have their way."""
             if subject.kind == limits.TEAM:
                 limits.check_team(connection, subject.id)
+            after = limits.checked(msgspec.structs.asdict(limits.says(connection, subject)) | dict(says))
             limits.put(connection, subject, after, actor)
+            detail["limits"] = msgspec.to_builtins(after)
 
-        detail = {"of": subject.kind, "limits": msgspec.to_builtins(after)}
         self._do("limits.set", subject.id, actor, detail, put)
-        return after
+        return self.rules.get(subject)
 
     def unset(self, subject: Subject, *, actor: str) -> None:
         """Leave every limit of a key or team to the default. Raises CannotDo where nothing was said."""

@@ -75,10 +75,10 @@ class Books:
         with self._alone():
             return as_json(200, self._source.sums(wanted.by, since, until))
 
-    def head(self, caller: Caller) -> HttpResponse:
+    async def head(self, caller: Caller) -> HttpResponse:
         """Where the audit chain ends, and its latest checkpoint: what is worth keeping elsewhere."""
         allow(caller, Action.AUDIT)
-        return as_json(200, self._source.head())
+        return as_json(200, await asyncio.to_thread(self._source.head))
 
     def events(self, caller: Caller, wanted: acts.Events) -> HttpResponse:
         """Some events of the chain."""

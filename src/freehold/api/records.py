@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -35,10 +36,10 @@ class Records:
             acts.EXPIRE.path: (acts.EXPIRE, self.expire),
         }
 
-    def traffic(self, caller: Caller) -> HttpResponse:
+    async def traffic(self, caller: Caller) -> HttpResponse:
         """How long recorded calls are kept."""
         allow(caller, Action.LOOK)
-        return as_json(200, done(self._source.facts))
+        return as_json(200, await asyncio.to_thread(lambda: done(self._source.facts)))
 
     def erase(self, caller: Caller, wanted: acts.Erase) -> HttpResponse:
         """Erase recorded calls, or count those that would go."""

@@ -107,7 +107,7 @@ class _Running:
         self.meter = meter(settings.cost.energy_counters)
         self.pool = Pool(workshop, settings.pool, settings.queue, outside.seats, self.meter)
         recorded = lambda: Samples(Store(opened.home.traffic, TRAFFIC), opened.ring)  # noqa: E731
-        self.guard, self.records = Guard(settings.guard), views.Records(opened)
+        self.guard, self.records = Guard(settings.guard, opened.ledger.pseudonym), views.Records(opened)
         self.capture = Capture(recorded, opened.tasks.every, opened.home.tasks, self.guard.recorded)
         models = outside.with_vault(opened.vault.models)
         leases = Leases(self.pool, opened.rules.now, *_accounts(opened), self._context)
@@ -142,6 +142,7 @@ class _Running:
         try:
             self.opened.ledger.record("server.started", "server", actor="freehold", detail=_begins(self.opened))
             self.opened.audit.start()
+            self.opened.audit.enter_place()
             await server.start([(listener, tls), (own_listener, None)])
             with self.opened.home.announced(running):
                 if await self._bring_up(stop):

@@ -387,10 +387,16 @@ def _expire(parts: Parts, arguments: argparse.Namespace) -> int:
     if arguments.json:
         local.print_json([msgspec.to_builtins(one) for one in found])
     else:
-        kept = {one.task: f"{one.days:,} days" if one.days else "until they are erased" for one in found}
+        kept = {one.task: _days(one.days) for one in found}
         rows = [(one.task, f"{one.calls:,}", kept[one.task], local.when(one.oldest)) for one in found]
         local.table(rows, ("TASK", "CALLS", "KEPT", "OLDEST"))
     return 0
+
+
+def _days(days: int | None) -> str:
+    if days is None:
+        return "nobody knows: the task's file cannot be read"
+    return f"{days:,} days" if days else "until they are erased"
 
 
 def _encrypt_arguments(parser: argparse.ArgumentParser) -> None:

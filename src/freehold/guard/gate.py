@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import hashlib
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -77,11 +78,17 @@ class Trial(Struct, frozen=True):
     found: tuple[Find, ...]
 
 
-class Guard:
-    """Guards what goes to engines, to upstreams and to the disk, as the settings say."""
+def _digest(name: str) -> str:
+    """What may stand for a name of which nobody keeps a salt."""
+    return "sha256:" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
 
-    def __init__(self, settings: GuardSettings | None = None):
-        self._settings = settings or GuardSettings()
+
+class Guard:
+    """Guards what goes to engines, to upstreams and to the disk, as the settings say. ``pseudonym`` gives what stands
+    for the name of a group that may not be recorded: the same for the same name, so that its calls stay together."""
+
+    def __init__(self, settings: GuardSettings | None = None, pseudonym: Callable[[str], str] = _digest):
+        self._settings, self._pseudonym = settings or GuardSettings(), pseudonym
         self._rules: dict[tuple[str, Destination], Rules] = {}
         self._counts: Counter[tuple[Destination, str, str]] = Counter()
         self._lock = threading.Lock()
@@ -194,9 +201,10 @@ class Guard:
         read = _read(sample.request, found, again=True)
         heard = [one for one in (sample.answer, sample.rerun) if one is not None]
         texts = [text for one in heard for text in (one.text, *(tool.arguments for tool in one.tools))]
+        group = sensitive.Reading(sample.group or "", kinds=found.kinds, again=True)
         spoken = {text: sensitive.Reading(text, kinds=found.kinds, again=True) for text in texts}
         kinds = [kind for one in read for kind in one.kinds]
-        kinds += [hit.kind for reading in spoken.values() for hit in reading.hits]
+        kinds += [hit.kind for reading in (group, *spoken.values()) for hit in reading.hits]
         hard = [kind for kind in kinds if kind in found.refused]
         hard += [kind for one in read if one.place.form is sensitive.Form.KEY for kind in one.kinds]
         if self._count(found, REFUSE, hard):
@@ -209,8 +217,9 @@ class Guard:
         body = _masked(sample.request, read, names, found.masked, literals=False)
         masked = {text: one.masked(names, found.masked, literals=False) for text, one in spoken.items()}
         return msgspec.structs.replace(
-            sample, request=body, answer=_reworded(sample.answer, masked), rerun=_reworded(sample.rerun, masked)
-        )
+            sample, request=body, answer=_reworded(sample.answer, masked), rerun=_reworded(sample.rerun, masked),
+            group=self._pseudonym(sample.group) if group.hits else sample.group,
+        )  # fmt: skip
 
     def _count(self, found: Rules, action: str, kinds: Iterable[str]) -> int:
         """Count what was found; says how much that is."""
@@ -301,6 +310,7 @@ def _is_short(request: Request) -> bool:
         elif isinstance(value, dict | list):
             if len(value) > pieces:
                 return False
+            left -= sum(map(len, value)) if isinstance(value, dict) else 0
             stack += value.values() if isinstance(value, dict) else value
     return left >= 0 and pieces >= 0
 

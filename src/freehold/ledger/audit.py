@@ -82,6 +82,11 @@ class Audit:
             made = max(latest, key=lambda found: found.checkpoint.events)
             where = f"line {made.line} of {self._to}"
             self._agrees(self._opened(made, where, {key.public, *self._keys()}), where)
+        elif self._is_used(self._to):
+            raise ChainBroken(
+                f"{self._to}, which audit.checkpoint_to names, had checkpoints of this home, and has none now.",
+                hint="Put it back from a copy, or see that its disk is there. To go on without, name another file.",
+            )
         try:
             with self._to.open("ab"):
                 pass
@@ -96,6 +101,12 @@ class Audit:
         self.checkpoint()
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
         self._thread.start()
+
+    def enter_place(self) -> None:
+        """Enter into the chain in which file outside the home checkpoints are kept, once it has one: if it is empty at
+        a later start, somebody emptied it. Raises Unaccountable."""
+        if self._to is not None and not self._is_used(self._to):
+            self._ledger.record(KEPT_AT, str(self._to), actor="freehold")
 
     def stop(self) -> None:
         """Sign the end of the chain, and stop signing. What goes wrong is said, and loses nothing."""
@@ -151,7 +162,7 @@ class Audit:
         found = self._ledger.verify(keys=keys, outside=marks, told=told)
         if found.calls_from is None:
             notes.append("calls are not in the chain yet: they are from the next start of the server on")
-        if not keys and kept is None:
+        if kept is None:
             notes.append("there is no checkpoint yet: events cut off at the end would not be missed")
         for event in self._ledger.events(REKEYED):
             notes.append(f"event {event.seq}: another key signs from here on ({event.detail.get('why')})")
@@ -324,6 +335,10 @@ class Audit:
             what = "is another one" if there else "is not there: the chain was cut off"
             raise ChainBroken(f"Event {made.events}, which {where} signs, {what}.", hint=_BROKEN)
 
+    def _is_used(self, path: Path) -> bool:
+        """Does the chain say that checkpoints are kept in that file?"""
+        return any(event.subject == str(path) for event in self._ledger.events(KEPT_AT))
+
     def _outside(self) -> list[checkpoints.Found]:
         """The checkpoints in the file outside; none where there is no file yet."""
         return list(checkpoints.in_file(self._to)) if self._to and self._to.exists() else []
@@ -345,8 +360,8 @@ class Audit:
         for path in [*files, *there]:
             found = list(checkpoints.in_file(path))
             own = [one for one in found if one.checkpoint.home == home]
-            if found and not own:
-                problem = f"{path} has checkpoints, and none of this home ({home})"
+            if home and not own:
+                problem = f"{path} has no checkpoint of this home ({home})"
                 marks.append(Mark(0, "", 0.0, "", home or "", problem=problem))
             marks += [_mark(one, f"line {one.line} of {path}", keys) for one in own]
             if len(own) < len(found):
@@ -354,6 +369,7 @@ class Audit:
         return marks, notes
 
 
+KEPT_AT = "audit.kept_at"  # the event that says in which file outside the home checkpoints are kept from now on
 _KEY = checkpoints.checkpoints.c.key
 _NO_KEY = "no key at all"
 _LOST = (

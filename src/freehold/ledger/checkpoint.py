@@ -90,6 +90,12 @@ def every(connection: Connection, since: int = 0) -> Iterator[Kept]:
         after = page[-1].seq
 
 
+def within(connection: Connection, first: int, last: int) -> list[Kept]:
+    """The home's checkpoints of events from one to another."""
+    wanted = select(checkpoints).where(checkpoints.c.seq.between(first, last)).order_by(checkpoints.c.seq)
+    return [Kept(*row) for row in connection.execute(wanted)]
+
+
 def in_file(path: Path) -> Iterator[Found]:
     """The checkpoints in a file, of whatever home.
 

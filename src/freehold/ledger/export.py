@@ -51,17 +51,15 @@ def lines(store: Store, end: Checkpoint, key: str, since: int) -> Iterator[bytes
         if previous is None or since > end.events:
             raise CannotDo(f"There is no event {since}.", hint=f"The last one is {end.events}.")
         yield _line({"freehold.audit": FORMAT, "home": end.home, "key": key, "from": since, "previous": previous})
-        kept = checkpoints.every(connection, since)
-        mark = next(kept, None)
-        for row in _rows(connection, since, end.events):
+    for page, signed in _pages(store, since, end.events):
+        for row in page:
             yield _event(row, since, previous)
             since, previous = since + 1, row[-1]
-            while mark is not None and mark.seq <= row[0]:
-                yield _line({"checkpoint": parsed(mark.envelope)})
-                mark = next(kept, None)
-        if since != end.events + 1:
-            raise ChainBroken(f"Event {since} is missing.")
-        yield _line({"end": {"events": end.events, "head": end.head}})
+            for envelope in signed.get(row[0], ()):
+                yield _line({"checkpoint": parsed(envelope)})
+    if since != end.events + 1:
+        raise ChainBroken(f"Event {since} is missing.")
+    yield _line({"end": {"events": end.events, "head": end.head}})
 
 
 def parsed(envelope: str) -> Any:
@@ -78,10 +76,19 @@ def _previous(connection: Connection, since: int) -> str | None:
     return connection.execute(select(events.c.hash).where(events.c.seq == since - 1)).scalar()
 
 
-def _rows(connection: Connection, since: int, until: int) -> Iterator[tuple]:
-    query, after = Query(connection, _EVENTS), since - 1
-    while page := query.every(after=after, until=until):
-        yield from page
+def _pages(store: Store, since: int, until: int) -> Iterator[tuple[list[tuple], dict[int, list[str]]]]:
+    """The events, some at a time, each time with the envelopes of the checkpoints that sign one of them. Whoever reads
+    may take as long as they like: between two pages nothing of the database is held, and events do not change."""
+    after = since - 1
+    while True:
+        with store.snapshot() as connection:
+            page = Query(connection, _EVENTS).every(after=after, until=until)
+            signed: dict[int, list[str]] = {}
+            for kept in checkpoints.within(connection, after + 1, page[-1][0]) if page else ():
+                signed.setdefault(kept.seq, []).append(kept.envelope)
+        if not page:
+            return
+        yield page, signed
         after = page[-1][0]
 
 

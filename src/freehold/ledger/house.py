@@ -19,6 +19,9 @@ BEGAN = "calls.covered"
 ACTOR = "freehold"
 _SETTLED_BEFORE = calls.c.outcome.is_not(None) & calls.c.event.is_(None)
 _PAGE = 2_000
+_OPENED = {"id", "opened_at", "caller", "kind", "left_the_house"}  # what is written of a call before it is settled
+_NO_TOKENS = dict.fromkeys(("prompt_tokens", "completion_tokens", "cached_tokens"), 0)
+_BROKEN_OFF = dict.fromkeys(set(COLUMNS) - _OPENED) | _NO_TOKENS | {"outcome": Outcome.INTERRUPTED.value}
 
 
 class House(Struct, frozen=True):
@@ -86,13 +89,13 @@ def _said(row: Row, details: Details) -> str:
 
 
 def settle_open(connection: Connection, details: Details) -> int:
-    """Settle every open call as interrupted, each with its event. Returns how many there were."""
+    """Settle every open call as interrupted, each with its event. Returns how many there were. Of an open call only who
+    opened it, when, and that it left the house was ever written: what else its row may say is nobody's word."""
     columns = [calls.columns[name] for name in COLUMNS]
     rows = connection.execute(select(*columns).where(calls.c.outcome.is_(None)).order_by(calls.c.opened_at)).all()
     for row in rows:
-        settled = {**row._mapping, "outcome": Outcome.INTERRUPTED.value}
+        settled = {name: _BROKEN_OFF.get(name, value) for name, value in row._mapping.items()}
         detail = json.loads(details.text(list(settled.values())))
         event = chain.append(connection, chain.SETTLED, row.id, ACTOR, detail)
-        values = {"outcome": settled["outcome"], "event": event.seq}
-        connection.execute(update(calls).where(calls.c.id == row.id).values(values))
+        connection.execute(update(calls).where(calls.c.id == row.id).values(settled | {"event": event.seq}))
     return len(rows)

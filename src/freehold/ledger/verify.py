@@ -16,7 +16,7 @@ from operator import attrgetter
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, String, bindparam, cast, func, select
+from sqlalchemy import Connection, String, bindparam, cast, func, or_, select
 
 from freehold import sign
 from freehold.errors import CannotDo, ChainBroken
@@ -97,6 +97,22 @@ def verify(
     with store.snapshot() as connection:
         own = _own(connection, keys, since) if keys is not None else iter(())
         return _Walk(connection, merge(own, kept, key=attrgetter("events")), since, told).run()
+
+
+_OPENED = ("id", "opened_at", "caller", "kind", "outcome", "left_the_house")  # what an open call has
+_UNSAID = ("prompt_tokens", "completion_tokens", "cached_tokens")  # 0 as long as a call is open
+_ODD = (
+    select(calls.c.id)
+    .where(
+        calls.c.outcome.is_(None),
+        or_(
+            calls.c.event.is_not(None),
+            *(calls.c[name] != 0 for name in _UNSAID),
+            *(calls.c[name].is_not(None) for name in COLUMNS if name not in (*_OPENED, *_UNSAID)),
+        ),
+    )
+    .limit(1)
+)
 
 
 class _Broken(Exception):
@@ -232,6 +248,8 @@ class _Walk:
 
     def _rows(self) -> None:
         """The rows that no event led to."""
+        if (odd := self._connection.execute(_ODD).first()) is not None:
+            raise _Broken(f"the call {odd.id} is open and says what only a settled one can: it was inserted or changed")
         named = select(func.count()).select_from(calls).where(calls.c.event.is_not(None))
         if self._connection.execute(named).scalar_one() != self._calls:
             raise _Broken(self._unsettled())

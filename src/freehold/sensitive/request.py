@@ -27,6 +27,7 @@ _OPAQUE = frozenset({"signature", "encrypted_content"})
 _BASE64 = re.compile(r"[A-Za-z0-9+/_=\s-]*+")
 _DATA_URL = re.compile(r"data:[\w.+/;=-]{0,128};base64,")
 _PLAIN = re.compile(r"[A-Za-z_-]{0,32}|[0-9]{1,6}")  # no kind looks like that
+_LONG_NUMBER = 10**11  # from here on a number may be a card's
 _SMALL = 256  # characters that are read, whatever they are called
 LONGEST_BESIDE = 512  # characters of a value that its key may say something of
 
@@ -36,7 +37,7 @@ class Form(StrEnum):
 
     TEXT = "text"
     TREE = "tree"  # an object of the application's own, as JSON
-    KEY = "key"  # the name of a field, which cannot be masked
+    KEY = "key"  # the name of a field, or a number, which cannot be masked
     UNREAD = "unread"  # tokens, a picture, a sound: nothing that a detector could read
 
 
@@ -71,6 +72,8 @@ def places(body: dict[str, Any]) -> Iterator[Place]:
         steps, key, value = stack.pop()
         if isinstance(value, str):
             yield from _text(steps, key, value)
+        elif type(value) is int and abs(value) >= _LONG_NUMBER:
+            yield Place(steps, Form.KEY, str(value))
         elif isinstance(value, list):
             if _is_tokens(steps, value):
                 yield Place(steps, Form.UNREAD)
@@ -103,9 +106,10 @@ def path(steps: Steps) -> str:
 
 def _text(steps: Steps, key: str, text: str) -> Iterator[Place]:
     name = next((step for step in reversed(steps) if isinstance(step, str)), "")
-    if not text or (name in _FORM and _FORMAL.fullmatch(text)) or (name in _OPAQUE and _BASE64.fullmatch(text)):
+    if not text or (name in _FORM and _FORMAL.fullmatch(text)):
         return
-    yield Place(steps, Form.UNREAD) if _is_media(name, text) else Place(steps, Form.TEXT, text, key)
+    is_opaque = name in _OPAQUE and len(text) > _SMALL and _BASE64.fullmatch(text)
+    yield Place(steps, Form.UNREAD) if is_opaque or _is_media(name, text) else Place(steps, Form.TEXT, text, key)
 
 
 def _says(name: str) -> str:

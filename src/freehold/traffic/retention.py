@@ -63,12 +63,12 @@ class Gone(Struct, frozen=True):
 
 
 class Span(Struct, frozen=True):
-    """How long a task's calls are kept, in days (0: until they are erased), how many there are, and when the oldest
-    came into the house."""
+    """How long a task's calls are kept, in days (0: until they are erased; None: its file cannot be read), how many
+    there are, and when the oldest came into the house."""
 
     task: str
     calls: int
-    days: int
+    days: int | None
     oldest: float
 
 
@@ -120,10 +120,17 @@ def erase(shelf: Shelf, wish: Wish, *, actor: str) -> list[Gone]:
 
 
 def expire(shelf: Shelf, *, actor: str, now: float | None = None) -> list[Gone]:
-    """Remove the calls whose days are over. Raises as `erase` does."""
+    """Remove the calls whose days are over.
+
+    Raises:
+        As `erase` does.
+        BadTask: a task's file cannot be read; its calls are kept, since nobody can tell for how long, and those of all
+            others were looked at.
+    """
     now = time.time() if now is None else now
     gone = []
-    for task, days in _kept_for(shelf).items():
+    kept = _kept_for(shelf)
+    for task, days in kept.items():
         if not days:
             continue
         before = now - days * DAY
@@ -133,6 +140,11 @@ def expire(shelf: Shelf, *, actor: str, now: float | None = None) -> list[Gone]:
         shelf.samples.forget(task, before)
     if gone:
         shelf.store.scrub()
+    if unread := [task for task, days in kept.items() if days is None]:
+        raise BadTask(
+            f"The file of {', '.join(map(shown, unread))} cannot be read, and so no call of it was erased.",
+            hint="'freehold tasks show' says what is wrong with it.",
+        )
     return gone
 
 
@@ -152,15 +164,16 @@ def _is_known(shelf: Shelf, task: str) -> bool:
     return task in shelf.samples.counts() or task in shelf.tasks.names() or bool(shelf.samples.imports(task))
 
 
-def _kept_for(shelf: Shelf) -> dict[str, int]:
-    """The days of every task that has calls or a file. Calls whose task's file is gone are kept as by default."""
-    found = {}
+def _kept_for(shelf: Shelf) -> dict[str, int | None]:
+    """The days of every task that has calls or a file. Calls whose task's file is gone are kept as by default; None
+    where there is a file and it cannot be read."""
+    found: dict[str, int | None] = {}
     for task in sorted({*shelf.samples.counts(), *shelf.tasks.names()}):
         try:
             own = shelf.tasks.get(task).days if task in shelf.tasks.names() else None
+            found[task] = shelf.days if own is None else own
         except BadTask:
-            own = None
-        found[task] = shelf.days if own is None else own
+            found[task] = None
     return found
 
 
