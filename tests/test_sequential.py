@@ -181,5 +181,5 @@ def test_rates_at_their_ends_do_no_harm():
 
 def test_the_gateway_loads_no_numpy_for_it():
     """Nor for the server as a whole."""
-    program = "import sys, freehold.app, freehold.stats.sequential; sys.exit('numpy' in sys.modules)"
+    program = "import sys, freehold.app.serve, freehold.stats.sequential; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -1,4 +1,8 @@
-"""A home, opened: what stands on its database and its vault, for the server and for the commands that need none."""
+"""A home, opened: what stands on its database and its vault, for the server and for the commands that need none.
+
+What only some commands need (the gate, the way in, costs, aliases' moves) is imported where it is asked for: a command
+that lists keys should not wait for the scanners.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
-from freehold import admit, cost, disk, intake, promote, runs, seal, sign
+from freehold import disk, runs, seal, sign
 from freehold.aliases import Aliases
 from freehold.auth import KeyRing
 from freehold.budget import Account, month
@@ -26,7 +30,6 @@ from freehold.store import TRAFFIC, Store
 from freehold.store.cipher import Ring, load
 from freehold.task import Tasks
 from freehold.teams import Office
-from freehold.traffic import retention
 from freehold.types import (
     Candidate,
     Comparison,
@@ -46,8 +49,10 @@ from freehold.types import (
 from freehold.vault import Vault
 
 if TYPE_CHECKING:
+    from freehold import cost, intake, promote
     from freehold.certify import Bench
     from freehold.scorers import Judge, Scorer
+    from freehold.traffic import retention
     from freehold.tune.train import Choices, Tell
 
 
@@ -117,6 +122,8 @@ class Parts(Struct):
     @property
     def shelf(self) -> retention.Shelf:
         """What is kept of texts, for whoever erases it."""
+        from freehold.traffic import retention
+
         return retention.Shelf(
             self.traffic, self.samples, self.results, self.tasks, self.ledger, self.settings.traffic.days
         )
@@ -147,6 +154,8 @@ class Parts(Struct):
     @property
     def named(self) -> cost.Named:
         """What the names in the ledger mean to the price list. Raises BadConfig."""
+        from freehold import cost
+
         tasks = {task.alias: task.price or task.alias for task in self.tasks.every() if task.alias}
         own, team = frozenset(self.vault.models()), self.office.teams.at()
         return cost.Named(PriceList(self.settings.cost), tasks, self._others, own, team)
@@ -159,6 +168,8 @@ class Parts(Struct):
     @property
     def desk(self) -> promote.Desk:
         """What an alias is moved by. Raises BadConfig."""
+        from freehold import promote
+
         upstreams = {model: found.name for found in all_of(self.settings) for model in found.models}
         return promote.Desk(self.aliases, self.ledger, self.vault.models, upstreams)
 
@@ -217,7 +228,7 @@ class Parts(Struct):
         Raises:
             CannotDo: as `tune.tune`, and as the gate does.
         """
-        from freehold import tune  # with torch, where it is installed
+        from freehold import admit, intake, tune  # with torch, where it is installed
 
         tune.need()
         manifest = self.vault.get(base)
@@ -268,6 +279,8 @@ class Parts(Struct):
 
     def intake(self, progress: Progress = lambda what, done, total: None) -> intake.Intake:
         """The way in for models."""
+        from freehold import intake
+
         return intake.Intake(self.home, self.settings, self.vault, self.ledger, self.aliases, progress)
 
     def signed(self, manifest: Manifest) -> bool:

@@ -56,6 +56,7 @@ def _facts(parts: Any) -> dict[str, Any]:
         "capture": None if live is None else live["capture"],
         "guard": None if live is None else live["guard"],
         "traces": None if live is None else live["traces"],
+        "energy": None if live is None else live["energy"],
         "aliases": [_alias(alias) for alias in parts.aliases.every()],
         "models": [_model(parts, manifest) for manifest in parts.vault.list()],
         "ledger": {"calls": parts.ledger.totals(), "left_the_house": parts.ledger.left_the_house()},
@@ -185,6 +186,9 @@ def _show(facts: dict[str, Any]) -> None:
         _show_guard(place, done)
     if facts["traces"]:
         _show_traces(facts["traces"])
+    if energy := facts["energy"]:
+        counters = ", ".join(energy["counters"]) or f"estimated: {energy['why']}"
+        print(local.lines([f"  energy  {counters}"]))
     for engine in facts["engines"]:
         if engine["kind"] == "remote":
             continue

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from freehold import app, config, log
+from freehold import config, log
+from freehold.app.serve import serve
+from freehold.app.workshop import ENGINES
 from freehold.cli import local
 from freehold.errors import BadConfig, CannotDo, FreeholdError
 from freehold.types import EngineState, Layer
@@ -30,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-cert", metavar="FILE", help="certificate chain, PEM")
     parser.add_argument("--tls-key", metavar="FILE", help="private key, PEM")
     parser.add_argument("--behind-proxy", action="store_true", default=None, help="a proxy in front encrypts")
-    parser.add_argument("--engine", choices=sorted(app.ENGINES), default="llamacpp", help="'fake' is for tests")
+    parser.add_argument("--engine", choices=sorted(ENGINES), default="llamacpp", help="'fake' is for tests")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -40,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = _with_flags(config.load(home.folder), arguments)
     host = _Lines(home.folder / FIRST_KEY) if settings.logs.format == "json" else _Terminal(settings.traces.endpoint)
     try:
-        app.serve(home, settings, host, models=arguments.model, engine=arguments.engine)
+        serve(home, settings, host, models=arguments.model, engine=arguments.engine)
     except FreeholdError as error:
         if not log.is_json():
             raise

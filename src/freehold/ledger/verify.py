@@ -106,7 +106,6 @@ _ODD = (
     .where(
         calls.c.outcome.is_(None),
         or_(
-            calls.c.event.is_not(None),
             *(calls.c[name] != 0 for name in _UNSAID),
             *(calls.c[name].is_not(None) for name in COLUMNS if name not in (*_OPENED, *_UNSAID)),
         ),
@@ -248,8 +247,6 @@ class _Walk:
 
     def _rows(self) -> None:
         """The rows that no event led to."""
-        if (odd := self._connection.execute(_ODD).first()) is not None:
-            raise _Broken(f"the call {odd.id} is open and says what only a settled one can: it was inserted or changed")
         named = select(func.count()).select_from(calls).where(calls.c.event.is_not(None))
         if self._connection.execute(named).scalar_one() != self._calls:
             raise _Broken(self._unsettled())
@@ -257,6 +254,8 @@ class _Walk:
             settled = select(func.count()).select_from(calls).where(calls.c.outcome.is_not(None))
             self._earlier = self._connection.execute(settled).scalar_one()
             return
+        if (odd := self._connection.execute(_ODD).first()) is not None:
+            raise _Broken(f"the call {odd.id} is open and says what only a settled one can: it was inserted or changed")
         if self._began is None:
             raise _Broken("no event binds this home to its chain, and it has a row of the house")
         seq, detail = self._began
