@@ -31,6 +31,7 @@ bench-switch: install-test  ## the whole move, timed and with its memory; writes
 test: install-test     ## set up with the test dependencies, then the whole suite
 	$(BIN)/python -m ruff check src tests docs benchmarks examples fuzz
 	$(BIN)/python -m ruff format --check src tests docs benchmarks examples fuzz
+	$(BIN)/python -m compileall -q src
 	$(BIN)/python -m pytest
 
 bench: install-test    ## compare the request path with others; writes docs/reference/benchmarks.md
@@ -94,6 +95,7 @@ clean:
 .venv/.installed: requirements/run.lock pyproject.toml src/freehold/__init__.py | .venv/bin/python
 	$(PIP) install --quiet --require-hashes --no-deps -r requirements/run.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation --no-index --editable .
+	$(BIN)/python -m compileall -q src
 	@touch $@
 
 .venv/.installed-tune: requirements/tune.lock .venv/.installed
