@@ -297,6 +297,10 @@ def test_what_was_captured_is_exported_split_and_replayed(site, tmp_path):
     before = recorded(site.home, "local")
     done = site.cli("replay", "t7", "--candidate", "tiny", "--json")
     assert done.returncode == 0, done.stderr
+    told = json.loads(site.cli("cost", "t7", "--calls-per-day", "900", "--json").stdout)
+    status, _, body = ask(site, "/admin/cost", {"task": "t7", "calls_per_day": 900})
+    assert status == 200 and json.loads(body)["costs"] == told and told[0]["candidate"] == "tiny"
+    assert ask(site, "/admin/cost", {"task": "nobody's"})[0] == 409
     ask(site, CHAT, far("tiny", "behind the replay"))
     assert len(after(site, "local", len(before) + 1)) == len(before) + 1
     other.mkdir(mode=0o700)

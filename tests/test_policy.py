@@ -69,6 +69,7 @@ ACTS = [
     ("/admin/feedback", {"call": "req_nobody", "good": True}, Action.TELL),
     ("/admin/aliases", {"alias": "nobody", "act": "rollback"}, Action.MOVE),
     ("/admin/ledger", {"by": "team"}, Action.LEDGER),
+    ("/admin/cost", {"task": "nothing"}, Action.LEDGER),
     ("/admin/guard", {"text": "hi"}, Action.LOOK),
     ("/admin/audit/list", {}, Action.AUDIT),
     ("/admin/audit/verify", {}, Action.AUDIT),

@@ -33,6 +33,13 @@ class Sums(Strict):
     until: Text | None = None
 
 
+class Costs(Strict):
+    """What a task's recorded calls cost, owned and rented: for a day with so many calls, or as their times show."""
+
+    task: Text
+    calls_per_day: Annotated[float, Meta(gt=0, le=1e12)] | None = None
+
+
 class Trial(Strict):
     """A text that the guard is to be tried on: as a message of a caller, on its way to an engine of the house, to an
     upstream, or to the disk."""
@@ -120,10 +127,13 @@ EVENTS = Act("/admin/audit/list", Events, "Events of the audit chain, oldest fir
 WALK = Act("/admin/audit/verify", Walk, "Walk the audit chain, and the calls with it")
 EXPORT = Act("/admin/audit/export", Export, "The audit chain as lines of JSON, signed, for others to check")
 SUMS = Act("/admin/ledger", Sums, "Calls, tokens and cost in all, for each key, team, model, alias or day")
+COSTS = Act(
+    "/admin/cost", Costs, "What a task's recorded calls cost, owned and rented, and from when on owning is cheaper"
+)
 TRIAL = Act("/admin/guard", Trial, "What the guard would make of a text")
 KEYS = Act("/admin/keys", Keys, "Make a key, which is shown this once, or revoke one")
 TEAMS = Act("/admin/teams", Teams, "Make or remove a team, or move a key into one or out of it")
 LIMITS = Act("/admin/limits", SetLimits, "Set or unset limits of a key or a team")
 ERASE = Act("/admin/traffic/erase", Erase, "Erase recorded calls; without `confirm`, count them")
 EXPIRE = Act("/admin/traffic/expire", Expire, "Erase the recorded calls whose days are over")
-EVERY = (FEEDBACK, MOVE, SUMS, EVENTS, WALK, EXPORT, TRIAL, KEYS, TEAMS, LIMITS, ERASE, EXPIRE)
+EVERY = (FEEDBACK, MOVE, SUMS, COSTS, EVENTS, WALK, EXPORT, TRIAL, KEYS, TEAMS, LIMITS, ERASE, EXPIRE)

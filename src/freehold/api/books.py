@@ -30,6 +30,9 @@ class Source(Protocol):
     def sums(self, by: str, since: float, until: float) -> dict[str, Any]:
         """What the calls of a time come to, and cost; see `cost.BY`."""
 
+    def costs(self, task: str, calls_per_day: float | None) -> list[dict[str, Any]]:
+        """What a task's recorded calls cost, by each candidate of this house that answered them."""
+
     def head(self) -> dict[str, Any]:
         """Where it ends, and the latest checkpoint."""
 
@@ -54,6 +57,7 @@ class Books:
         }
         self.acts: dict[str, tuple[acts.Act, Callable[[Caller, Any], HttpResponse]]] = {
             acts.SUMS.path: (acts.SUMS, self.sums),
+            acts.COSTS.path: (acts.COSTS, self.costs),
             acts.EVENTS.path: (acts.EVENTS, self.events),
             acts.WALK.path: (acts.WALK, self.verify),
             acts.EXPORT.path: (acts.EXPORT, self.export),
@@ -74,6 +78,12 @@ class Books:
             raise BadRequest("until is not after since.", hint="Give a later one.", param="until")
         with self._alone():
             return as_json(200, self._source.sums(wanted.by, since, until))
+
+    def costs(self, caller: Caller, wanted: acts.Costs) -> HttpResponse:
+        """What a task's recorded calls cost, owned and rented, with the break-even; one at a time."""
+        allow(caller, Action.LEDGER)
+        with self._alone():
+            return as_json(200, {"costs": self._source.costs(wanted.task, wanted.calls_per_day)})
 
     async def head(self, caller: Caller) -> HttpResponse:
         """Where the audit chain ends, and its latest checkpoint: what is worth keeping elsewhere."""

@@ -216,6 +216,11 @@ class Parts(Struct):
             self.samples, self.results, listed, rates, task, candidate, calls_per_day=calls_per_day
         )
 
+    def every_cost(self, task: Task, calls_per_day: float | None = None) -> list[Costs]:
+        """The same for each candidate of this house that answered the task's calls; rented alone where none has."""
+        candidates = [one for one in self.results.candidates(task.name) if one.digest]
+        return [self.costs(task, candidate, calls_per_day) for candidate in candidates or [None]]
+
     def tune(
         self, task: Task, base: str, name: str, choices: Choices, *, actor: str, resume: bool = False,
         tell: Progress = lambda what, done, total: None, show: Tell = lambda stand, rate, left: None,

@@ -54,6 +54,13 @@ class Books:
         found = self._ledger.each(since, until)
         return msgspec.to_builtins(cost.spending(found, named, rates, by=by, began=since, ended=until))
 
+    def costs(self, task: str, calls_per_day: float | None) -> list[dict[str, Any]]:
+        """See `api.books.Source.costs`."""
+        own = msgspec.structs.replace(self._opened, _traffic=None)  # a database of its own, for another thread
+        known = own.tasks.get(task)
+        with contextlib.closing(own.traffic):
+            return msgspec.to_builtins(own.every_cost(known, calls_per_day))
+
     def head(self) -> dict[str, Any]:
         """See `api.books.Source.head`."""
         return self._audit.head()

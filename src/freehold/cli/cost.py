@@ -82,8 +82,9 @@ def _of_task(parts: Parts, task: Task, arguments: argparse.Namespace) -> list[Co
     candidates = [local.candidate(parts, task, name) for name in dict.fromkeys(arguments.candidate)]
     for candidate in candidates:
         _check_owned(candidate)
-    candidates = candidates or [one for one in parts.results.candidates(task.name) if one.digest]
-    return [parts.costs(task, candidate, arguments.calls_per_day) for candidate in candidates or [None]]
+    if not candidates:
+        return parts.every_cost(task, arguments.calls_per_day)
+    return [parts.costs(task, candidate, arguments.calls_per_day) for candidate in candidates]
 
 
 def _check_owned(candidate: Candidate) -> None:
