@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from harness import MODEL, cli, environment, serving, until
 from sqlalchemy import event
@@ -218,7 +219,8 @@ def test_a_server_is_started_where_none_runs_and_stopped_again(tmp_path, tiny_mo
     home = tmp_path / "home"
     with serving(home, tiny_model):
         pass
-    task = record(home, "alone", [sample(n, first_ms=300) for n in range(8)])
+    recent = [msgspec.structs.replace(sample(n, first_ms=300), at=time.time() - 9 + n) for n in range(8)]
+    task = record(home, "alone", recent)  # a server erases old ones at its start
     words = ("replay", task, "--candidate", "tiny", "--engine", "fake", "--json")
     done = cli(*words, "--limit", "2", home=home)
     assert done.returncode == 0, done.stderr
