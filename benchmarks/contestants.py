@@ -109,6 +109,7 @@ class Freehold(Contestant):
     """Freehold as ``freehold up`` starts it: sealed, with keys, leases and the ledger."""
 
     governed = "yes"
+    SERVES = (sys.executable, "-m", "freehold")
 
     def __init__(self, durability: str):
         super().__init__()
@@ -124,7 +125,9 @@ class Freehold(Contestant):
         settings = {"FREEHOLD_LEDGER_DURABILITY": self.durability, "FREEHOLD_ENGINE_SLOTS": "64"}
         begun = time.monotonic()
         with pinned(GATEWAY_CORE):
-            self.running = Running(self.folder / "home", "--engine", "fake", "--model", str(model), env=settings)
+            self.running = Running(
+                self.folder / "home", "--engine", "fake", "--model", str(model), env=settings, command=self.SERVES
+            )
         self.started_s = time.monotonic() - begun
         self.process, self.port, self.key = self.running.process, self.running.port, self.running.key
         self.engine = self.running.engine_pid()

@@ -1,6 +1,8 @@
 """Where the gateway's time goes for one governed call: shares by module, from Python's own profiler.
 
-    python benchmarks/hotspots.py
+    python benchmarks/hotspots.py [--every-rule] [--functions 40]
+
+``--every-rule`` has everything on that a house can ask for; ``--functions`` also shows the dearest functions.
 
 The profiler slows small functions more than large ones, so the shares are a map, not a measurement; `make bench`
 measures.
@@ -8,6 +10,7 @@ measures.
 
 from __future__ import annotations
 
+import argparse
 import cProfile
 import json
 import os
@@ -15,7 +18,6 @@ import pstats
 import signal
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -30,7 +32,11 @@ def main() -> int:
     if sys.argv[1:2] == ["--serve"]:
         words = sys.argv[2:]
         return serve(words, Path(words[words.index("--home") + 1]).parent / "profile")
-    one = Profiled()
+    reading = argparse.ArgumentParser()
+    reading.add_argument("--every-rule", action="store_true")
+    reading.add_argument("--functions", type=int, default=0)
+    asked = reading.parse_args()
+    one = (Governed if asked.every_rule else Defaults)("relaxed")
     try:
         one.start()
         load(one, 300)
@@ -39,34 +45,26 @@ def main() -> int:
         one.process.send_signal(signal.SIGUSR2)
         result = one.folder / "profile"
         who.wait_for(result.exists, one.process, 20)
-        show(shares(pstats.Stats(str(result))))
+        stats = pstats.Stats(str(result))
+        show(shares(stats))
+        show_functions(stats, asked.functions)
     finally:
         one.stop()
     return 0
 
 
-class Profiled(who.Freehold):
-    """Freehold, relaxed, with a profiler that listens to signals."""
+class Profiled:
+    """Its server runs under a profiler that listens to signals."""
 
-    def __init__(self):
-        super().__init__("relaxed")
+    SERVES = (sys.executable, str(HERE / "hotspots.py"), "--serve")
 
-    def launch(self) -> subprocess.Popen:
-        command = [sys.executable, str(HERE / "hotspots.py"), "--serve", "up", "--home", str(self.folder / "home")]
-        command += ["--port", str(self.port), "--engine", "fake", "--model", str(self.folder / "tiny.gguf")]
-        settings = {"FREEHOLD_LEDGER_DURABILITY": "relaxed", "FREEHOLD_ENGINE_SLOTS": "64"}
-        return who.spawn(command, who.GATEWAY_CORE, self.folder / "log", env=settings)
 
-    def start(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="bench-"))
-        (self.folder / "tiny.gguf").write_bytes(who.gguf())
-        self.port = who.free_port()
-        self.process = self.launch()
-        log = self.folder / "log"
-        who.wait_for(lambda: "Freehold answers at" in log.read_text(), self.process, 30)
-        self.key = next(word for word in log.read_text().split() if word.startswith("fh_"))
-        for child in who.children(self.process.pid):
-            who.pin(child, who.LOAD_CORE)
+class Defaults(Profiled, who.Freehold):
+    """Freehold with its defaults."""
+
+
+class Governed(Profiled, who.Governed):
+    """Freehold with every rule on."""
 
 
 def serve(words: list[str], result: Path) -> int:
@@ -110,6 +108,15 @@ def show(found: Counter[str]) -> None:
     for name, seconds in found.most_common(18):
         print(f"{seconds / total:6.1%}  {name:<24} {'█' * round(seconds / total * 100)}")
     print(f"{total / REQUESTS * 1e6:.0f} microseconds a call under the profiler, {REQUESTS:,} calls")
+
+
+def show_functions(stats: pstats.Stats, most: int) -> None:
+    """A line for each of the dearest functions: microseconds a call with what it calls, and by itself; how often."""
+    found = sorted(stats.stats.items(), key=lambda item: -item[1][3])
+    for (file, line, name), (_, times, own, whole, _) in found[:most]:
+        where = f"{module(file)}:{line}" if file != "~" else "built in"
+        each = 1e6 / REQUESTS
+        print(f"{whole * each:8.1f} {own * each:8.1f} {times / REQUESTS:6.2f}  {name}  ({where})")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,14 +20,17 @@ MODEL = "smollm2-135m-instruct"
 
 
 class Running:
-    """One ``freehold up``, as a user would start it."""
+    """One ``freehold up``, as a user would start it. ``command`` is another way to start ``freehold``."""
 
-    def __init__(self, home: Path, *arguments: str, env: dict[str, str] | None = None, port: int = 0):
+    def __init__(
+        self, home: Path, *arguments: str, env: dict[str, str] | None = None, port: int = 0,
+        command: Sequence[str] = (sys.executable, "-m", "freehold"),
+    ):  # fmt: skip
         self.home = home
         self.log = home.parent / f"{home.name}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "freehold", "up", "--home", str(home), "--port", str(port), *arguments],
+                [*command, "up", "--home", str(home), "--port", str(port), *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment(env),

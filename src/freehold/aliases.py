@@ -65,7 +65,7 @@ class Aliases:
         Raises:
             Unaccountable: the database does not answer, and nobody may guess where a call should go.
         """
-        version, moment = self._store.version(), time.monotonic()
+        version, moment = self._store.version_lately(), time.monotonic()
         if version is None or version != self._version or moment > self._forget_at:
             self._known = self._asked()
             self._version, self._forget_at = version, moment + _REMEMBER

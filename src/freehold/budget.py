@@ -15,6 +15,7 @@ import time
 from calendar import monthrange
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -34,6 +35,7 @@ _TEXT = frozenset({
     "text", "input_text", "output_text", "refusal", "message", "function_call", "function_call_output", "reasoning",
 })  # fmt: skip
 _UNTOLD = ("previous_response_id", "conversation", "background", "web_search_options")  # fields of an upstream
+_NANO = 10**9  # what is held of money is kept in whole billionths, so that a sum of it comes back to nothing
 _MOST_CHOICES = 1 << 32
 _NEAR = 1e-6  # seconds, below which two times are the same
 
@@ -83,63 +85,145 @@ class Worst(Struct, frozen=True):
     tokens: int
 
 
-class Account:
-    """What one key or team has in hand, and has used. ``in_hand`` are its leases, each with its ``need``: what is held
-    is their sum, so that nothing can be counted wrong."""
+NOTHING = Need(0)
 
-    __slots__ = ("_days", "calls", "in_hand", "tokens")
+
+class _Sum:
+    """Tokens and money, which grow."""
+
+    __slots__ = ("money", "tokens")
+
+    def __init__(self, found: Iterable[_Sum] = ()) -> None:
+        self.tokens, self.money = 0, 0.0
+        for one in found:
+            self.add(one.tokens, one.money)
+
+    def add(self, tokens: int, money: float) -> None:
+        self.tokens += tokens
+        self.money += money
+
+
+class Account:
+    """What one key or team has in hand, and has used. ``in_hand`` are its leases, each with what it holds; the sums are
+    kept beside them, in whole numbers, so that however many calls there are another one looks at none of them."""
+
+    __slots__ = ("_days", "_nanos", "_since", "_tokens", "calls", "in_hand", "tokens")
 
     def __init__(self) -> None:
-        self.in_hand: set = set()
+        self.in_hand: dict[Any, Need] = {}
         self.calls, self.tokens = Pace(), Pace()
-        self._days: dict[int, tuple[int, float]] = {}
+        self._tokens = self._nanos = 0
+        self._days: dict[int, _Sum] = {}
+        self._since: dict[int, _Sum] = {}
 
     @property
     def held(self) -> Need:
         """What is reserved by the calls in hand."""
-        needs = [lease.need for lease in self.in_hand if lease.need is not None]
-        return Need(sum(need.tokens for need in needs), sum(need.money for need in needs))
+        return Need(self._tokens, self._nanos / _NANO)
+
+    def hold(self, lease: Any, need: Need = NOTHING) -> None:
+        """A lease is in hand, and holds so much; nothing of what it held before."""
+        before = self.in_hand.get(lease, NOTHING)
+        self.in_hand[lease] = need
+        if need is not before:
+            self._tokens += need.tokens - before.tokens
+            self._nanos += round(need.money * _NANO) - round(before.money * _NANO)
+
+    def let_go(self, lease: Any) -> None:
+        """A lease holds nothing any more, if it did."""
+        need = self.in_hand.pop(lease, NOTHING)
+        if need is not NOTHING:
+            self._tokens -= need.tokens
+            self._nanos -= round(need.money * _NANO)
 
     def count(self, at: float, tokens: int, money: float) -> None:
         """A call that was opened then has used so much."""
         day = int(at // DAY)
-        before = self._days.get(day, (0, 0.0))
-        self._days[day] = before[0] + tokens, before[1] + money
+        if day not in self._days:
+            self._days[day] = _Sum()
+        self._days[day].add(tokens, money)
+        for begins, used in self._since.items():
+            if begins <= day:
+                used.add(tokens, money)
 
     def clear(self) -> None:
         """Forget the amounts, which are to be read anew."""
         self._days.clear()
+        self._since.clear()
 
     def since(self, day: int) -> Need:
         """What was used from that day on."""
-        found = [used for on, used in self._days.items() if on >= day]
-        return Need(sum(tokens for tokens, _ in found), sum(money for _, money in found))
+        used = self._sum(day)
+        return Need(used.tokens, used.money)
 
-    def budgets(self, limits: Limits, at: float) -> Iterator[Used]:
-        """How far each budget is used."""
+    def _sum(self, day: int) -> _Sum:
+        known = self._since.get(day)
+        if known is None:
+            if len(self._since) > 3:  # days and months that are over
+                self._since.clear()
+            known = self._since[day] = _Sum(used for on, used in self._days.items() if on >= day)
+        return known
+
+    def fits(self, limits: Limits, need: Need, at: float, now: float) -> bool:
+        """Is so much left of every limit of tokens and of money? `of_tokens` and `of_money` say how much is."""
+        if (rate := limits.tokens_per_minute) and (need.tokens > rate or self.tokens.wait(rate, need.tokens, now)):
+            return False
         if not limits.has_budget:
-            return
-        held = self.held
-        for period, begins, ends in periods(at):
-            used = self.since(begins)
-            for unit in ("tokens", "money"):
-                name = f"{unit}_per_{period}"
-                if most := getattr(limits, name):
-                    yield Used(name, most, getattr(used, unit), getattr(held, unit), resets_in=ends * DAY - at)
+            return True
+        (_, today, _), (_, first, _) = periods(at)
+        day, month = self._sum(today), self._sum(first)
+        tokens, money = self._tokens + need.tokens, self._nanos / _NANO + need.money
+        if need.tokens and (
+            ((most := limits.tokens_per_day) and day.tokens + tokens > most)
+            or ((most := limits.tokens_per_month) and month.tokens + tokens > most)
+        ):
+            return False
+        return not need.money or not (  # what costs nothing goes on where the money is spent
+            ((most := limits.money_per_day) and day.money + money > most)
+            or ((most := limits.money_per_month) and month.money + money > most)
+        )
 
-    def rates(self, limits: Limits, now: float) -> Iterator[Used]:
-        """How far each rate by the minute is used."""
-        if limits.calls_per_minute:
-            yield self.calls.used("calls_per_minute", limits.calls_per_minute, now)
-        if limits.tokens_per_minute:
-            yield self.tokens.used("tokens_per_minute", limits.tokens_per_minute, now)
+    def of_calls(self, limits: Limits, now: float) -> list[Used]:
+        """How far the rate of calls is used, if there is one."""
+        rate = limits.calls_per_minute
+        return [self.calls.used("calls_per_minute", rate, now)] if rate else []
 
-    def everything(self, limits: Limits, at: float) -> Iterator[Used]:
+    def of_tokens(self, limits: Limits, at: float, now: float) -> list[Used]:
+        """How far each limit of tokens is used, the rate first."""
+        rate = limits.tokens_per_minute
+        used = [self.tokens.used("tokens_per_minute", rate, now)] if rate else []
+        return used + self._of_tokens(limits, at)
+
+    def budgets(self, limits: Limits, at: float) -> list[Used]:
+        """How far each budget is used, of tokens and of money."""
+        return self._of_tokens(limits, at) + self.of_money(limits, at)
+
+    def _of_tokens(self, limits: Limits, at: float) -> list[Used]:
+        found = []
+        (_, today, tomorrow), (_, first, next_first) = periods(at)
+        if most := limits.tokens_per_day:
+            found.append(Used("tokens_per_day", most, self._sum(today).tokens, self._tokens, tomorrow * DAY - at))
+        if most := limits.tokens_per_month:
+            found.append(Used("tokens_per_month", most, self._sum(first).tokens, self._tokens, next_first * DAY - at))
+        return found
+
+    def of_money(self, limits: Limits, at: float) -> list[Used]:
+        """How far each budget of money is used."""
+        found, held = [], self._nanos / _NANO
+        (_, today, tomorrow), (_, first, next_first) = periods(at)
+        if most := limits.money_per_day:
+            found.append(Used("money_per_day", most, self._sum(today).money, held, tomorrow * DAY - at))
+        if most := limits.money_per_month:
+            found.append(Used("money_per_month", most, self._sum(first).money, held, next_first * DAY - at))
+        return found
+
+    def everything(self, limits: Limits, at: float) -> list[Used]:
         """How far each limit is used of which one can have used something."""
-        if limits.calls_at_once:
-            yield Used("calls_at_once", limits.calls_at_once, len(self.in_hand))
-        yield from self.rates(limits, time.monotonic())
-        yield from self.budgets(limits, at)
+        now, most = time.monotonic(), limits.calls_at_once
+        at_once = [Used("calls_at_once", most, len(self.in_hand))] if most else []
+        return [
+            *at_once, *self.of_calls(limits, now), *self.of_tokens(limits, at, now), *self.of_money(limits, at),
+        ]  # fmt: skip
 
 
 async def _nothing() -> None:
@@ -304,7 +388,11 @@ def _types(things: Any) -> Iterator[str]:
 def periods(at: float) -> tuple[tuple[str, int, int], tuple[str, int, int]]:
     """The day and the month of UTC that a time is in: the days, counted from 1970, on which each begins and after which
     it has ended."""
-    today = int(at // DAY)
+    return _periods(int(at // DAY))
+
+
+@lru_cache(maxsize=4)
+def _periods(today: int) -> tuple[tuple[str, int, int], tuple[str, int, int]]:
     on = datetime.fromtimestamp(today * DAY, UTC)
     first = today - on.day + 1
     return ("day", today, today + 1), ("month", first, first + monthrange(on.year, on.month)[1])
@@ -317,4 +405,9 @@ def month(at: float) -> float:
 
 def scarcest(found: Iterable[Used]) -> Used | None:
     """The limit of which least is left."""
-    return min(found, key=lambda used: (used.left, -(used.resets_in or 0.0)), default=None)
+    best, least = None, math.inf
+    for used in found:
+        left = used.left
+        if best is None or left < least or (left == least and (used.resets_in or 0.0) > (best.resets_in or 0.0)):
+            best, least = used, left
+    return best

@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
+from msgspec import Struct
+
 from freehold.budget import Account, Accounts, Need, scarcest, worst
 from freehold.engine.base import Reply
 from freehold.engine.pool import Pool
 from freehold.engine.seat import Ticket
-from freehold.errors import BudgetSpent, Forbidden, RateLimited
+from freehold.errors import BudgetSpent, Forbidden, FreeholdError, RateLimited
 from freehold.limits import KEY, TEAM, Standing, plain
 from freehold.prices import Tariff, charge, unknown
 from freehold.types import Caller, Kind, Limits, Manifest, Outcome, Price, Request, Subject, Usage, Used
@@ -34,22 +36,27 @@ _WORDS = {
 }
 
 
+class Under(Struct, frozen=True):
+    """What a caller's calls are reckoned against: its account and its team's, and of the limits that hold for it each
+    with whose it is and with the account."""
+
+    accounts: tuple[Account, ...]
+    rules: tuple[tuple[str, Account, Limits], ...] = ()
+    limits: tuple[tuple[str, Limits], ...] = ()
+    tokens: bool = False  # is there any limit of tokens, of money, any that must be known from the ledger?
+    money: bool = False
+    budget: bool = False
+
+
 class Lease:
-    """What one call holds. ``limits`` are those that hold for it, each with whose they are; ``need`` is what it may use
-    at the worst, where somebody must know."""
+    """What one call holds. ``need`` is what it may use at the worst, where somebody must know."""
 
     __slots__ = (
-        "_accounts", "_caller", "_leases", "_paced", "_price", "_reply", "_request", "_under", "at", "id", "kind",
-        "limits", "need", "ticket",
+        "_caller", "_leases", "_paced", "_price", "_reply", "_request", "_under", "at", "id", "kind", "need", "ticket",
     )  # fmt: skip
 
-    def __init__(
-        self, leases: Leases, call_id: str, caller: Caller, kind: Kind, accounts: tuple[Account, ...],
-        under: tuple[tuple[str, Account, Limits], ...],
-    ):  # fmt: skip
-        self._leases, self.id, self._caller, self.kind = leases, call_id, caller, kind
-        self._accounts, self._under = accounts, under
-        self.limits = tuple((whose, limits) for whose, _, limits in under)
+    def __init__(self, leases: Leases, call_id: str, caller: Caller, kind: Kind, under: Under):
+        self._leases, self.id, self._caller, self.kind, self._under = leases, call_id, caller, kind, under
         self.at = time.time()
         self.need: Need | None = None
         self.ticket: Ticket | None = None
@@ -57,8 +64,13 @@ class Lease:
         self._reply: Reply | None = None
         self._price: Price | None = None
         self._paced: list[tuple[Account, int, float]] = []
-        for account in accounts:
-            account.in_hand.add(self)
+        for account in under.accounts:
+            account.hold(self)
+
+    @property
+    def limits(self) -> tuple[tuple[str, Limits], ...]:
+        """The limits that hold for it, each with whose they are."""
+        return self._under.limits
 
     def ask(self, request: Request) -> Reply:
         """Put the request to the engine whose slot it holds. Raises as `base.Engine.ask`."""
@@ -68,7 +80,7 @@ class Lease:
     @property
     def headers(self) -> Headers:
         """What the caller is told of its limits, and of its wait if it had to; nothing where there is neither."""
-        limits = _headers(self.kind, self._under) if self._under else ()
+        limits = _headers(self.kind, self._under.rules) if self._under.rules else ()
         ticket = self.ticket
         if not ticket.place:
             return limits
@@ -85,7 +97,7 @@ class Lease:
             And as `Pool.take`.
         """
         self._request = request
-        if self._under and self.kind is not Kind.COUNT:
+        if (self._under.tokens or self._under.money) and self.kind is not Kind.COUNT:
             await self._reserve(request, model)
         choices = request.body.get("n", 1) if request.kind is Kind.CHAT and not request.sent else 1  # a slot for each
         self.ticket = await self._leases.pool.take(self.id, self._caller, request, choices, model)
@@ -98,56 +110,61 @@ class Lease:
     def release(self, outcome: Outcome | None = None) -> None:
         """Give everything back, and count what was used. ``outcome`` is how the call ended."""
         self.engine_done()
-        if self in self._accounts[0].in_hand:
-            for account in self._accounts:
-                account.in_hand.discard(self)
+        if self in self._under.accounts[0].in_hand:
+            for account in self._under.accounts:
+                account.let_go(self)
             if self._leases.accounts.counts or self._paced:
                 self._settle(outcome)
 
     async def _reserve(self, request: Request, model: Manifest) -> None:
-        limits = [limits for _, _, limits in self._under]
-        money, accounts = any(one.has_money for one in limits), self._leases.accounts
-        if not money and not any(one.has_tokens for one in limits):
-            return
-        if any(one.has_budget for one in limits):
-            await accounts.learn(money=money)
+        under, money = self._under, self._under.money
+        if under.budget:
+            await self._leases.accounts.learn(money=money)
         most = worst(request, self._leases.context(request, model))
         if money:
             self._price = self._leases.price(request, self.at)
         need = Need(most.tokens, charge(self._price, most.prompt, most.completion) if money else 0.0)
-        now = time.monotonic()
-        for whose, account, one in self._under:  # from here on nobody else has a turn until it is reserved
-            self._fit(whose, account, one, need, now)
+        at, now = time.time(), time.monotonic()
+        for whose, account, one in under.rules:  # from here on nobody else has a turn until it is reserved
+            if not account.fits(one, need, at, now):
+                raise self._lacking(whose, account, one, need, at, now)
         self.need = need
-        for _, account, one in self._under:
+        for account in under.accounts:
+            account.hold(self, need)
+        for _, account, one in under.rules:
             if one.tokens_per_minute:
                 until = account.tokens.take(one.tokens_per_minute, need.tokens, now)
                 self._paced.append((account, one.tokens_per_minute, until))
 
-    def _fit(self, whose: str, account: Account, limits: Limits, need: Need, now: float) -> None:
-        """Raises BudgetSpent, RateLimited or Forbidden where the call does not fit into a limit."""
-        if rate := limits.tokens_per_minute:
-            used = account.tokens.used("tokens_per_minute", rate, now)
-            self._check_ever(whose, used, need.tokens)
-            if wait := account.tokens.wait(rate, need.tokens, now):
-                raise self._refused(RateLimited, whose, used, need.tokens, wait)
-        for used in account.budgets(limits, time.time()):
+    def _lacking(
+        self, whose: str, account: Account, limits: Limits, need: Need, at: float, now: float
+    ) -> FreeholdError:
+        """Into which limit the call does not fit: a BudgetSpent, a RateLimited, or a Forbidden where it never will."""
+        for used in (*account.of_tokens(limits, at, now), *account.of_money(limits, at)):
             wanted = need.money if used.limit.startswith("money") else need.tokens
-            self._check_ever(whose, used, wanted)
-            if wanted > used.left:
+            if wanted > used.most:
+                return Forbidden(
+                    f"{whose} has {_amount(used.limit, used.most)}, and this call may need "
+                    f"{plain(used.limit, wanted)}.",
+                    hint="Ask for a shorter answer (max_tokens), or send a shorter prompt.",
+                )
+            if used.limit == "tokens_per_minute":
+                if wait := account.tokens.wait(used.most, wanted, now):
+                    return self._refused(RateLimited, whose, used, wanted, wait)
+            elif wanted and used.used + (used.held + wanted) > used.most:  # as `Account.fits` has it
                 wait = 1.0 if used.used + wanted <= used.most else used.resets_in  # it may be enough when others end
-                raise self._refused(BudgetSpent, whose, used, wanted, wait)
-
-    def _check_ever(self, whose: str, used: Used, wanted: float) -> None:
-        if wanted > used.most:
-            raise Forbidden(
-                f"{whose} has {_amount(used.limit, used.most)}, and this call may need {plain(used.limit, wanted)}.",
-                hint="Ask for a shorter answer (max_tokens), or send a shorter prompt.",
-            )
+                return self._refused(BudgetSpent, whose, used, wanted, wait)
+        raise AssertionError("It fits.")
 
     def _refused(self, kind: type[RateLimited], whose: str, used: Used, wanted: float, wait: float) -> RateLimited:
         return _refusal(
-            kind, self.kind, self._under, whose, used, f", and this call may need {plain(used.limit, wanted)}", wait
+            kind,
+            self.kind,
+            self._under.rules,
+            whose,
+            used,
+            f", and this call may need {plain(used.limit, wanted)}",
+            wait,
         )
 
     def _settle(self, outcome: Outcome | None) -> None:
@@ -164,7 +181,7 @@ class Lease:
         for account, rate, until in self._paced:
             account.tokens.give_back(rate, self.need.tokens - tokens, until, time.monotonic())
         if accounts.counts and tokens:
-            for account in self._accounts:
+            for account in self._under.accounts:
                 account.count(self.at, tokens, money)
 
     def _has_worked_unseen(self, outcome: Outcome | None) -> bool:
@@ -188,6 +205,8 @@ class Leases:
     ):  # fmt: skip
         self.pool, self.accounts, self.context = pool, accounts, context
         self._rules, self._tariff = rules, tariff
+        self._standing: Standing | None = None  # that for which it is known under what each caller is
+        self._known: dict[tuple[str, str], Under] = {}
 
     def begin(self, call_id: str, caller: Caller, kind: Kind = Kind.CHAT) -> Lease:
         """Begin a call's lease, before its request is read. Whoever has it releases it.
@@ -196,17 +215,36 @@ class Leases:
             RateLimited: its key or its team has as many calls as it may have, at once or in a minute.
             Unaccountable: the limits cannot be read.
         """
-        under = tuple((whose, self.accounts.account(of), limits) for whose, of, limits in self._rules().of(caller))
-        now = time.monotonic() if under else 0.0
-        for whose, account, limits in under:
-            _check_calls(kind, under, whose, account, limits, now)
-        for _, account, limits in under:
-            if limits.calls_per_minute:
-                account.calls.take(limits.calls_per_minute, 1, now)
-        accounts = (self.accounts.account(Subject(KEY, caller.id)),)
-        if caller.team:
-            accounts = (*accounts, self.accounts.account(Subject(TEAM, caller.team)))
-        return Lease(self, call_id, caller, kind, accounts, under)
+        under = self._under(caller)
+        if under.rules:
+            now = time.monotonic()
+            for whose, account, limits in under.rules:
+                _check_calls(kind, under.rules, whose, account, limits, now)
+            for _, account, limits in under.rules:
+                if limits.calls_per_minute:
+                    account.calls.take(limits.calls_per_minute, 1, now)
+        return Lease(self, call_id, caller, kind, under)
+
+    def _under(self, caller: Caller) -> Under:
+        """What holds for a caller now; worked out once for as long as nobody changes a limit. Raises Unaccountable."""
+        standing = self._rules()
+        if standing is not self._standing:
+            self._standing, self._known = standing, {}
+        known = self._known.get((caller.id, caller.team))
+        if known is None:
+            known = self._known[caller.id, caller.team] = self._found(standing, caller)
+        return known
+
+    def _found(self, standing: Standing, caller: Caller) -> Under:
+        account = self.accounts.account
+        rules = tuple((whose, account(of), limits) for whose, of, limits in standing.of(caller))
+        limits = [limits for _, _, limits in rules]
+        payers = [Subject(KEY, caller.id)] + ([Subject(TEAM, caller.team)] if caller.team else [])
+        return Under(
+            tuple(map(account, payers)), rules, tuple((whose, one) for whose, _, one in rules),
+            any(one.has_tokens for one in limits),
+            any(one.has_money for one in limits), any(one.has_budget for one in limits),
+        )  # fmt: skip
 
     async def start(self) -> None:
         """Before the first call: read what was used, if there is any budget. Raises Unaccountable."""
@@ -216,7 +254,7 @@ class Leases:
 
     def limits(self, caller: Caller) -> tuple[Limits, ...]:
         """What holds for a caller. Raises Unaccountable."""
-        return tuple(limits for _, _, limits in self._rules().of(caller))
+        return tuple(limits for _, limits in self._under(caller).limits)
 
     async def used(self, caller: Caller) -> list[tuple[str, Limits, list[Used]]]:
         """What holds for a caller and how far it is used. Raises Unaccountable."""
@@ -272,12 +310,13 @@ def _headers(kind: Kind, under: Iterable[tuple[str, Account, Limits]], hit: Used
     """How the limits stand, in the headers of the surface that was called: of calls and of tokens the limit of which
     least is left, and the one that a refusal is for."""
     at, now = time.time(), time.monotonic()
-    found = [
-        used for _, account, limits in under for used in (*account.rates(limits, now), *account.budgets(limits, at))
-    ]
+    calls, tokens = [], []
+    for _, account, limits in under:
+        calls += account.of_calls(limits, now)
+        tokens += account.of_tokens(limits, at, now)
     out: list[tuple[str, str]] = []
-    for unit, name in (("calls", "requests"), ("tokens", "tokens")):
-        if used := scarcest(one for one in found if one.limit.startswith(unit)):
+    for name, found in (("requests", calls), ("tokens", tokens)):
+        if used := scarcest(found):
             out += _as_anthropic(name, used, at) if kind in ANTHROPIC else _as_openai(name, used)
     if hit is not None:
         resets = "" if hit.resets_in is None else f", resets_in={hit.resets_in:.3f}"

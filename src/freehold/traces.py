@@ -17,10 +17,11 @@ import random
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 import freehold
 from freehold import log
@@ -40,6 +41,7 @@ _LONGEST_WAIT = 30.0
 _AGAIN = frozenset({429, 502, 503, 504})  # those of OTLP/HTTP
 _STOP = 2.0  # seconds in which the rest is sent at the end
 _SERVER, _CLIENT, _ERROR = 2, 3, 2  # SpanKind and StatusCode as numbers, as OTLP's JSON has them
+_KINDS = {bool: "boolValue", int: "intValue", float: "doubleValue", str: "stringValue"}
 _PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _OPERATIONS = {
     Kind.CHAT: "chat", Kind.MESSAGE: "chat", Kind.RESPONSE: "chat", Kind.COMPLETION: "text_completion",
@@ -207,16 +209,13 @@ class Traces:
         first = int(seen.opened_at * 1e9)
         last = first + int(end.total_ms * 1e6)
         path = PATHS[seen.kind]
-        server = _span(context, context.parent, f"POST {path}", _SERVER, first, last) | {
-            "attributes": _attributes(
-                {
-                    "http.request.method": "POST", "http.route": path, "http.response.status_code": end.status,
-                    "error.type": end.error if end.status >= 500 else None, "freehold.call.id": seen.id,
-                    "freehold.caller": seen.caller, "freehold.outcome": end.outcome.value,
-                    "freehold.waited_seconds": None if end.waited_ms is None else end.waited_ms / 1000,
-                }
-            )
-        }  # fmt: skip
+        server = _span(context, context.parent, f"POST {path}", _SERVER, first, last)
+        server["attributes"] = _of_house(path, end.status, end.error, seen.caller, end.outcome.value) + _attributes(
+            {
+                "freehold.call.id": seen.id,
+                "freehold.waited_seconds": None if end.waited_ms is None else end.waited_ms / 1000,
+            }
+        )
         if end.status >= 500:
             server["status"] = {"code": _ERROR}
         if _spans_of(seen) == 1:
@@ -225,26 +224,26 @@ class Traces:
         ends = min(begins + int((end.engine_ms or 0.0) * 1e6), last) if end.engine_ms else last
         operation, asked = _OPERATIONS[seen.kind], end.alias or seen.model
         client = _span(context, server["spanId"], f"{operation} {asked}", _CLIENT, begins, ends)
-        client["attributes"] = _attributes(self._said(seen, operation, asked))
+        client["attributes"] = self._said(seen, operation, asked)
         if end.outcome is not Outcome.ANSWERED:
             client["status"] = {"code": _ERROR}
         return [server, client]
 
-    def _said(self, seen: Seen, operation: str, asked: str) -> dict[str, Any]:
+    def _said(self, seen: Seen, operation: str, asked: str) -> list[Raw]:
         """What the conventions have of a call to a model."""
         end, place = seen.settlement, self._places.get(seen.upstream)
         is_stream = end.first_token_ms is not None
-        return {
-            "gen_ai.operation.name": operation, "gen_ai.provider.name": _provider(seen.upstream, place),
-            "gen_ai.request.model": asked, "gen_ai.response.model": seen.model,
-            "gen_ai.request.stream": True if is_stream else None,
-            "gen_ai.response.time_to_first_chunk": end.first_token_ms / 1000 if is_stream else None,
-            "gen_ai.usage.input_tokens": end.usage.prompt, "gen_ai.usage.output_tokens": end.usage.completion,
-            "gen_ai.usage.cache_read.input_tokens": end.usage.cached or None,
-            "server.address": place.host if place else None, "server.port": place.port if place else None,
-            "error.type": None if end.outcome is Outcome.ANSWERED else end.error or end.outcome.value,
-            "freehold.model.digest": end.digest or None, "freehold.left_the_house": end.left_the_house,
-        }  # fmt: skip
+        error = "" if end.outcome is Outcome.ANSWERED else end.error or end.outcome.value
+        return _of_model(
+            operation, _provider(seen.upstream, place), asked, seen.model, end.digest, end.left_the_house, is_stream,
+            error, place,
+        ) + _attributes(
+            {
+                "gen_ai.response.time_to_first_chunk": end.first_token_ms / 1000 if is_stream else None,
+                "gen_ai.usage.input_tokens": end.usage.prompt, "gen_ai.usage.output_tokens": end.usage.completion,
+                "gen_ai.usage.cache_read.input_tokens": end.usage.cached or None,
+            }
+        )  # fmt: skip
 
 
 def _spans_of(seen: Seen) -> int:
@@ -259,17 +258,42 @@ def _span(context: Context, parent: str, name: str, kind: int, begins: int, ends
     return made | {"name": name, "kind": kind, "startTimeUnixNano": str(begins), "endTimeUnixNano": str(ends)}
 
 
-def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Attributes as OTLP has them, without those that are None."""
-    return [{"key": name, "value": _value(value)} for name, value in values.items() if value is not None]
+@lru_cache(maxsize=1024)  # calls of one caller say the same of this, and of their model
+def _of_house(path: str, status: int, error: str, caller: str, outcome: str) -> list[Raw]:
+    """What a call's own span says, but for what it says once."""
+    return _attributes(
+        {
+            "http.request.method": "POST", "http.route": path, "http.response.status_code": status,
+            "error.type": error if status >= 500 else None, "freehold.caller": caller, "freehold.outcome": outcome,
+        }
+    )  # fmt: skip
 
 
-def _value(value: Any) -> dict[str, Any]:
-    if isinstance(value, bool):
-        return {"boolValue": value}
-    if isinstance(value, int):
-        return {"intValue": str(value)}
-    return {"doubleValue": value} if isinstance(value, float) else {"stringValue": value}
+@lru_cache(maxsize=1024)
+def _of_model(
+    operation: str, provider: str, asked: str, model: str, digest: str, left: bool, stream: bool, error: str,
+    place: Place | None,
+) -> list[Raw]:  # fmt: skip
+    """What a model's span says, but for its counts and times."""
+    return _attributes(
+        {
+            "gen_ai.operation.name": operation, "gen_ai.provider.name": provider, "gen_ai.request.model": asked,
+            "gen_ai.response.model": model, "gen_ai.request.stream": True if stream else None,
+            "server.address": place.host if place else None, "server.port": place.port if place else None,
+            "error.type": error or None, "freehold.model.digest": digest or None, "freehold.left_the_house": left,
+        }
+    )  # fmt: skip
+
+
+def _attributes(values: Mapping[str, Any]) -> list[Raw]:
+    """Attributes as OTLP has them, in JSON, without those that are None."""
+    return [_attribute(name, value) for name, value in values.items() if value is not None]
+
+
+def _attribute(name: str, value: Any) -> Raw:
+    kind = _KINDS[type(value)]
+    said = str(value) if kind == "intValue" else value  # OTLP's JSON has numbers of 64 bits as text
+    return Raw(msgspec.json.encode({"key": name, "value": {kind: said}}))
 
 
 def _provider(upstream: str, place: Place | None) -> str:

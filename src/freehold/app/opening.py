@@ -144,7 +144,7 @@ class Parts(Struct):
         for spend in self.rules.spends(month(at), of) if limits.has_budget else ():
             money = price(spend) if limits.has_money else 0.0
             account.count(spend.at, spend.prompt + spend.completion, money)
-        return list(account.budgets(limits, at))
+        return account.budgets(limits, at)
 
     @property
     def tariff(self) -> Tariff:

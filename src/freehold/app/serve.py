@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,6 +60,8 @@ from freehold.traffic.capture import Capture
 from freehold.types import Answer, Kind, Layer, Manifest, Request, Role
 from freehold.vault import SERVED
 
+_YOUNG = 10_000  # objects made until Python looks for cycles among them: a call makes hundreds, and hardly any cycle
+
 
 def serve(home: Home, settings: Settings, host: Host, *, models: Sequence[Path] = (), engine: str = "llamacpp") -> None:
     """Serve until told to stop: everything that needs the network or may fail comes first, then the seal.
@@ -103,6 +106,7 @@ class _Running:
         self.opened, self.wanted, self.layers, self.host = opened, wanted, layers, host
         outside = self.outside = workshop.outside
         self.folder = workshop.folder
+        self._contexts: dict[tuple[str, str], int] = {}
         settings = opened.settings
         self.meter = meter(settings.cost.energy_counters)
         self.pool = Pool(workshop, settings.pool, settings.queue, outside.seats, self.meter)
@@ -132,6 +136,7 @@ class _Running:
         self.capture.start()
         self.watch.start()
         self.observer.start()
+        _list_no_generators()
         router = self._router(address, secure=bool(tls))
         server = Server(router.handle, router.gate, router.on_error, room(settings))
         running = Running(
@@ -149,6 +154,7 @@ class _Running:
                     router.admin.is_up = True
                     gc.collect()
                     gc.freeze()  # what is there now stays, and need not be looked through again and again
+                    gc.set_threshold(_YOUNG, 20, 50)
                     self.host.ready(address, self.layers, self.pool.states(), len(self.house.models()))
                     await stop.wait()
                     self.host.stopping()
@@ -187,9 +193,13 @@ class _Running:
         """The tokens that one call may use in all; 0 where an upstream alone knows it."""
         if model.format == REMOTE:
             return 0
-        vault, settings = self.opened.vault, self.opened.settings
-        base = vault.base(model) if model.is_adapter else model
-        return context_of(base or model, settings.engine_for((base or model).name))
+        known = self._contexts.get((model.name, model.digest))
+        if known is None:
+            vault, settings = self.opened.vault, self.opened.settings
+            base = (vault.base(model) if model.is_adapter else None) or model
+            known = context_of(base, settings.engine_for(base.name))
+            self._contexts[model.name, model.digest] = known
+        return known
 
     def _facts(self, address: str) -> dict[str, Any]:
         """What status shows and does not change."""
@@ -316,6 +326,12 @@ def _seal(mode: str) -> tuple[Layer, ...]:
             hint='Run on Linux, or set seal = "best" to serve with what there is.',
         )
     return layers
+
+
+def _list_no_generators() -> None:
+    """The running loop keeps a list of its async generators, to close them at its end: a few microseconds of each call,
+    and here whoever opens one closes it. One that is dropped is closed when it is collected, as ever."""
+    sys.set_asyncgen_hooks(firstiter=None)
 
 
 def _stop_signals() -> asyncio.Event:

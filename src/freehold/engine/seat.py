@@ -140,8 +140,10 @@ class Seat:
 
     def serve(self) -> None:
         """Give free slots to those whose turn it is. Who waits for an adapter to be loaded keeps nobody waiting."""
-        while (able := self.line.those(lambda ticket: ticket.is_served)) and self.takes(
-            first := able.first(self.held())
+        while (
+            self.line
+            and (able := self.line.those(lambda ticket: ticket.is_served))
+            and self.takes(first := able.first(self.held()))
         ):
             self.line.leave(first)
             if not first.turn.done():  # it may have left already, and not come round to say so
@@ -150,7 +152,8 @@ class Seat:
 
     def release(self, ticket: Ticket) -> None:
         """See `Ticket.release`."""
-        self.line.leave(ticket)
+        if self.line:
+            self.line.leave(ticket)
         if ticket in self.holding:
             self.holding.discard(ticket)
             self.used_at = time.monotonic()

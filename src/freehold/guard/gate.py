@@ -171,7 +171,8 @@ class Guard:
         from freehold import sensitive
 
         read = _read(request.body, found)
-        self._refuse(found, read)
+        if any(one.reading is None or one.reading.hits for one in read):
+            self._refuse(found, read)
         if not self._count(found, MASK, [kind for one in read for kind in one.kinds if kind in found.masked]):
             return Guarded(_as_read(request, request.body))
         names = sensitive.Names()
@@ -184,6 +185,8 @@ class Guard:
 
         wrong: list[tuple[str, str]] = []
         for one in read:
+            if one.reading is not None and not one.reading.hits:
+                continue
             at = sensitive.path(one.place.steps)
             if one.place.form is sensitive.Form.UNREAD:
                 wrong.append(("unread", at))
@@ -224,6 +227,8 @@ class Guard:
     def _count(self, found: Rules, action: str, kinds: Iterable[str]) -> int:
         """Count what was found; says how much that is."""
         kinds = list(kinds)
+        if not kinds:
+            return 0
         with self._lock:
             self._counts.update((found.place, action, str(kind)) for kind in kinds)
         return len(kinds)
@@ -248,11 +253,12 @@ def _read(body: dict[str, Any], found: Rules, *, again: bool = False) -> list[_R
     from freehold import sensitive
 
     read: list[_Read] = []
+    kinds = found.kinds
     for place in sensitive.places(body):
         if place.form is sensitive.Form.UNREAD:
             read += [_Read(place, None)] if found.unread else []
         else:
-            read.append(_Read(place, sensitive.Reading(place.text, place.beside, found.kinds, again=again)))
+            read.append(_Read(place, sensitive.Reading(place.text, place.beside, kinds, again=again)))
     return read
 
 

@@ -25,6 +25,7 @@ from freehold.types import Outcome
 
 SALTED = "hmac-sha256:"
 COLUMNS = tuple(column.name for column in calls.columns if column.name != "event")  # in the order of `Entry.values`
+_REFUSED = Outcome.REFUSED.value
 _TRUTH = {0: False, 1: True}
 _SMALL, _LARGE = 1e-4, 1e16  # between them Python shows a number as msgspec does
 _SHAPES = 256  # that are remembered
@@ -82,7 +83,7 @@ class Details:
 
     def _typed(self, row: Sequence[Any]) -> bool:
         """Is the model's name what somebody typed, and no model's?"""
-        refused = row[self._outcome] == Outcome.REFUSED.value and row[self._model] is not None
+        refused = row[self._outcome] == _REFUSED and row[self._model] is not None
         return refused and not row[self._digest] and not row[self._left]
 
     def _pseudonym(self, name: str) -> str:

@@ -29,7 +29,7 @@ def find(text: str, kinds: Collection[Kind] | None = None) -> list[Hit]:
     left uncovered. The time is linear in the text's length, whatever is in it; no single step takes more than some
     milliseconds.
     """
-    wanted = _EVERY if kinds is None else frozenset(kinds)
+    wanted = _EVERY if kinds is None else kinds if isinstance(kinds, frozenset) else frozenset(kinds)
     if not wanted:
         return []
     return _joined(_whole(text, wanted) if len(text) <= WINDOW + _AHEAD[0] else _windows(text, wanted))
@@ -71,20 +71,28 @@ def _all(sheet: Sheet, wanted: frozenset[Kind]) -> Iterator[Hit]:
         yield from tokens.find(sheet)
     if wanted & _BESIDE:
         yield from passwords.find(sheet)
+    if "99" in sheet.shape:  # two digits side by side
+        yield from _numbers(sheet, wanted)
+    if Kind.EMAIL in wanted and "@" in sheet.text:
+        yield from contacts.emails(sheet)
+    if Kind.PHONE in wanted and ("99" in sheet.shape or "+" in sheet.text):
+        yield from contacts.phones(sheet)
+    if Kind.IP_ADDRESS in wanted and ("." in sheet.text or ":" in sheet.text):
+        yield from contacts.addresses(sheet)
+
+
+def _numbers(sheet: Sheet, wanted: frozenset[Kind]) -> Iterator[Hit]:
     if Kind.CARD in wanted or Kind.NATIONAL_ID in wanted:
         yield from numbers.find(sheet, Kind.CARD in wanted, Kind.NATIONAL_ID in wanted)
     if Kind.IBAN in wanted:
         yield from numbers.ibans(sheet)
-    if Kind.EMAIL in wanted:
-        yield from contacts.emails(sheet)
-    if Kind.PHONE in wanted:
-        yield from contacts.phones(sheet)
-    if Kind.IP_ADDRESS in wanted:
-        yield from contacts.addresses(sheet)
 
 
 def _joined(hits: Iterable[Hit]) -> list[Hit]:
     """One hit for each stretch of overlapping ones: the longest's kind, of equals the more certain one's."""
+    hits = list(hits)
+    if not hits:
+        return hits
     joined: list[Hit] = []
     size = 0  # of the longest in the last stretch
     for hit in sorted(hits, key=lambda hit: (hit.start, hit.start - hit.end, RANK[hit.kind])):

@@ -59,25 +59,24 @@ def find(sheet: Sheet) -> Iterator[Hit]:
     """Passwords and generic secrets."""
     low = sheet.low
     for word in _words(low):
-        for end in _ends(low, word):
-            yield from _password(sheet, end)
+        if word in low:
+            for end in _ends(low, word):
+                yield from _password(sheet, end)
     for word in SECRETS:
-        for end in _ends(low, word):
-            if word != "key" or _named(low, end, 3):
-                yield from _secret(sheet, word, end)
+        if word in low:
+            for end in _ends(low, word):
+                if word != "key" or _named(low, end, 3):
+                    yield from _secret(sheet, word, end)
     if "://" in low:
         yield from _in_urls(sheet.text)
     if "basic" in low:
         yield from _basic(sheet.text)
 
 
-def _words(low: str) -> Iterator[str]:
+def _words(low: str) -> tuple[str, ...]:
     """Those that may be in the text, by tests that most texts fail."""
-    yield from _OTHERS
-    if "pass" in low:
-        yield from _PASS
-    if not low.isascii():
-        yield from _FOREIGN
+    words = _OTHERS + _PASS if "pass" in low else _OTHERS
+    return words if low.isascii() else words + _FOREIGN
 
 
 def _ends(low: str, word: str) -> Iterator[int]:

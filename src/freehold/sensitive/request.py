@@ -26,6 +26,7 @@ _GROWING = {"messages": 1, "input": 1, "prompt": 1}  # what comes last, so that 
 _OPAQUE = frozenset({"signature", "encrypted_content"})
 _BASE64 = re.compile(r"[A-Za-z0-9+/_=\s-]*+")
 _DATA_URL = re.compile(r"data:[\w.+/;=-]{0,128};base64,")
+_COMMON = frozenset({"model", "messages", "role", "content", "type", "text", "stream", "max_tokens", "temperature"})
 _PLAIN = re.compile(r"[A-Za-z_-]{0,32}|[0-9]{1,6}")  # no kind looks like that
 _LONG_NUMBER = 10**11  # from here on a number may be a card's
 _SMALL = 256  # characters that are read, whatever they are called
@@ -61,28 +62,32 @@ class Place(Struct, frozen=True):
 def places(body: dict[str, Any]) -> Iterator[Place]:
     """Every text of a body, in an order that a longer conversation goes on with. With a stack of its own: a body may
     be nested as deep as it likes."""
-    stack: list[tuple[Steps, str, Any]] = []
+    stack: list[tuple[Steps, str, str, Any]] = []  # the steps, the last that is a name, what that says, and the value
     order = sorted(body, key=lambda name: _GROWING.get(name, 0))
     for name in reversed(order):
         if name != "model":
-            stack.append(((name,), _says(name), body[name]))
-    names = [(name,) for name in body if _telling(name)]
-    yield from (Place(steps, Form.KEY, steps[-1]) for steps in names)
+            stack.append(((name,), name, _says(name), body[name]))
+    for name in body:
+        if _telling(name):
+            yield Place((name,), Form.KEY, name)
     while stack:
-        steps, key, value = stack.pop()
+        steps, name, key, value = stack.pop()
         if isinstance(value, str):
-            yield from _text(steps, key, value)
+            if value and (place := _text(steps, name, key, value)) is not None:
+                yield place
         elif type(value) is int and abs(value) >= _LONG_NUMBER:
             yield Place(steps, Form.KEY, str(value))
         elif isinstance(value, list):
             if _is_tokens(steps, value):
                 yield Place(steps, Form.UNREAD)
-            stack += [((*steps, index), key, part) for index, part in reversed(list(enumerate(value)))]
+            stack += [((*steps, index), name, key, part) for index, part in reversed(list(enumerate(value)))]
         elif isinstance(value, dict) and steps[-1] in _TREES:
             yield Place(steps, Form.TREE, msgspec.json.encode(value).decode())
         elif isinstance(value, dict):
-            yield from (Place((*steps, name), Form.KEY, name) for name in value if _telling(name))
-            stack += [((*steps, name), _says(name), part) for name, part in reversed(value.items())]
+            for field in value:
+                if _telling(field):
+                    yield Place((*steps, field), Form.KEY, field)
+            stack += [((*steps, field), field, _says(field), part) for field, part in reversed(value.items())]
 
 
 def put(body: dict[str, Any], steps: Steps, value: Any) -> None:
@@ -104,12 +109,12 @@ def path(steps: Steps) -> str:
     return shown
 
 
-def _text(steps: Steps, key: str, text: str) -> Iterator[Place]:
-    name = next((step for step in reversed(steps) if isinstance(step, str)), "")
-    if not text or (name in _FORM and _FORMAL.fullmatch(text)):
-        return
+def _text(steps: Steps, name: str, key: str, text: str) -> Place | None:
+    """The place of a text, None where it can say nothing."""
+    if name in _FORM and _FORMAL.fullmatch(text):
+        return None
     is_opaque = name in _OPAQUE and len(text) > _SMALL and _BASE64.fullmatch(text)
-    yield Place(steps, Form.UNREAD) if is_opaque or _is_media(name, text) else Place(steps, Form.TEXT, text, key)
+    return Place(steps, Form.UNREAD) if is_opaque or _is_media(name, text) else Place(steps, Form.TEXT, text, key)
 
 
 def _says(name: str) -> str:
@@ -119,7 +124,7 @@ def _says(name: str) -> str:
 
 def _telling(name: str) -> bool:
     """Whether there is something in a key that should not be there."""
-    return not _PLAIN.fullmatch(name) and bool(find(name))
+    return name not in _COMMON and not _PLAIN.fullmatch(name) and bool(find(name))
 
 
 def _shown(name: str) -> str:

@@ -13,6 +13,7 @@ Rows that are complete may be followed by an event each in a chain (`Chain`), wr
 from __future__ import annotations
 
 import asyncio
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
@@ -327,4 +328,4 @@ def _is_one(size: int) -> bool:
 
 
 def _flat(rows: list[tuple]) -> tuple:
-    return tuple(value for row in rows for value in row)
+    return tuple(itertools.chain.from_iterable(rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from freehold.store import tables, traffic
 from freehold.store.canonical import canonical
 
 LATEST = "0007_audit"
+_LATELY = 0.001  # seconds
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -49,6 +51,8 @@ class Store:
             self.url = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else make_url(place)
             self.engine = _engine(self.url, schema.pragmas)
             self._file = self.url.database if self.url.drivername.startswith("sqlite") else None
+            self._seen: int | None = None
+            self._looked_at = -math.inf
             self._bring_up_to_date()
         except (SQLAlchemyError, OSError, ImportError) as error:
             raise StoreFailed(
@@ -101,13 +105,20 @@ class Store:
             with suppress(OSError):  # what is remembered is forgotten soon in any case
                 now = time.time_ns()  # the kernel's own clock for files has steps of milliseconds
                 os.utime(self._file, ns=(now, now))
+                self._looked_at = -math.inf
 
     def version(self) -> int | None:
         """Changes after every `touch`; None where there is nothing to go by."""
         try:
-            return os.stat(self._file).st_mtime_ns if self._file else None
+            self._seen = os.stat(self._file).st_mtime_ns if self._file else None
         except OSError:
-            return None
+            self._seen = None
+        self._looked_at = time.monotonic()
+        return self._seen
+
+    def version_lately(self) -> int | None:
+        """The same as it was at most a millisecond ago: for those who ask right after somebody has asked."""
+        return self._seen if time.monotonic() - self._looked_at < _LATELY else self.version()
 
     def scrub(self) -> None:
         """Take what was removed out of the log that SQLite keeps beside the file, where it may stand yet.
