@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import sqlite3
 import threading
 import time
@@ -293,6 +294,75 @@ def test_what_is_long(body):
 def call(text: str, answer: str = "", arguments: str = "") -> Sample:
     tools = (ToolCall("f", arguments),) if arguments else ()
     return Sample("c", said(text), answer=Answer(answer, tools), caller="desk")
+
+
+LONG = "The harbour was quiet, and nobody had seen the boats come back that evening. " * 5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LONG, f"{LONG} {ANNA} and {ANNA}", f"{LONG} [EMAIL_1] stands here", json.dumps({"note": LONG}),
+        json.dumps({"note": LONG, "mail": ANNA, "said": "[EMAIL_1]"}), json.dumps([LONG, json.dumps({"key": KEY})]),
+    ],
+)  # fmt: skip
+def test_a_text_that_comes_again_is_told_as_the_first_time(text):
+    """Whatever stands in it or beside it, masked to the same byte, and put back the same."""
+    bodies = [said(text), {"messages": [*said(text)["messages"], {"role": "user", "content": f"for {ANNA}"}]}]
+    used = Guard(MASKING)
+    for body in [*bodies, *bodies, *reversed(bodies)]:
+        assert passed(used, body).request == passed(Guard(MASKING), body).request
+
+
+def test_what_is_known_of_a_text_is_known_for_its_rules_and_its_place_alone():
+    """A text in which no secret stands may hold an address, and a value beside its name be a password."""
+    text, word = f"{LONG}{ANNA}", random.Random(3).randbytes(200).hex()[:300]
+    guard = Guard(GuardSettings(
+        house=TreatmentSettings(secrets="mask", personal="mask"),
+        callers={"clerk": GuardedCallerSettings(house=TreatmentSettings(personal="allow"))},
+    ))  # fmt: skip
+    clerk = Caller("key_2", "clerk", Role.MEMBER)
+    for _ in range(2):
+        request = Request(Kind.CHAT, "m", said(text))
+        assert asyncio.run(guard(clerk, request, leaves=False)).request.body == said(text)
+        assert ANNA not in str(passed(guard, said(text)).request.body)
+    named = {"messages": [{"role": "user", "content": "hi"}], "token": word}
+    for _ in range(2):
+        assert passed(guard, said(word)).request.body == said(word)
+        assert word not in str(passed(guard, named).request.body)
+
+
+def test_no_text_is_remembered(monkeypatch):
+    """Hashes and places alone, of so many texts and no more; a text of very many finds is read each time."""
+    monkeypatch.setattr(gate, "_KNOWN", 50)
+    guard = Guard(MASKING)
+    for number in range(500):
+        passed(guard, said(f"{number} {LONG} {ANNA} {KEY}"))
+    kept = repr((guard._memory._young, guard._memory._old))
+    assert ANNA not in kept and KEY not in kept and "harbour" not in kept
+    assert 50 <= len(guard._memory._young) + len(guard._memory._old) <= 100
+    before = dict(guard._memory._young)
+    passed(guard, said(" ".join(f"a{number}@corp.de" for number in range(100))))
+    assert guard._memory._young == before
+
+
+def test_a_long_conversation_is_read_once():
+    """Its next turn costs what is new in it, and the hash of the rest."""
+    guard = Guard(MASKING)
+    turns = [{"role": "user", "content": f"{turn} {LONG * 10}"} for turn in range(20)]
+    reads: list[str] = []
+
+    class Counted(sensitive.Reading):
+        def __init__(self, text, *rest, **how):
+            reads.append(text)
+            super().__init__(text, *rest, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sensitive, "Reading", Counted)
+        passed(guard, {"messages": turns})
+        first = len(reads)
+        passed(guard, {"messages": [*turns, {"role": "user", "content": f"and now? {LONG}"}]})
+    assert [text for text in reads[first:] if len(text) > 20] == [f"and now? {LONG}"]
 
 
 def test_a_recorded_call_is_masked_and_stays_one_call():

@@ -10,6 +10,7 @@ import asyncio
 import copy
 import hashlib
 import re
+import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -32,6 +33,9 @@ if TYPE_CHECKING:  # some fifty milliseconds that a house without rules need not
 
 INLINE = 4_000  # characters that are read in the event loop: some 3 ms at worst; see benchmarks/guard.py
 _PIECES = 200  # texts that are read there
+_WORTH = 256  # characters from which on it costs less to know a text again than to read it
+_KNOWN = 8_192  # texts, and up to twice as many, that are known: some 5 MB
+REMARKS = 32  # finds that are remembered of one text
 _THREADS = 2
 _SHOWN = 5  # finds that an error names
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
@@ -93,6 +97,7 @@ class Guard:
         self._counts: Counter[tuple[Destination, str, str]] = Counter()
         self._lock = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
+        self._memory = _Memory()
 
     async def __call__(self, caller: Caller, request: Request, *, leaves: bool) -> Guarded:
         """The request as it may go on; ``leaves``: to an upstream.
@@ -170,7 +175,7 @@ class Guard:
     def _pass(self, found: Rules, request: Request) -> Guarded:
         from freehold import sensitive
 
-        read = _read(request.body, found)
+        read = _read(request.body, found, self._memory)
         if any(one.reading is None or one.reading.hits for one in read):
             self._refuse(found, read)
         if not self._count(found, MASK, [kind for one in read for kind in one.kinds if kind in found.masked]):
@@ -201,7 +206,7 @@ class Guard:
     def _record(self, found: Rules, sample: Sample) -> Sample:
         from freehold import sensitive
 
-        read = _read(sample.request, found, again=True)
+        read = _read(sample.request, found, self._memory, again=True)
         heard = [one for one in (sample.answer, sample.rerun) if one is not None]
         texts = [text for one in heard for text in (one.text, *(tool.arguments for tool in one.tools))]
         group = sensitive.Reading(sample.group or "", kinds=found.kinds, again=True)
@@ -248,7 +253,46 @@ class _Read(Struct):
         return [hit.kind for hit in self.reading.hits] if self.reading else []
 
 
-def _read(body: dict[str, Any], found: Rules, *, again: bool = False) -> list[_Read]:
+class _Memory:
+    """What stands where in the texts that were read last, by a hash with a key of this process, and nothing else of
+    them. The calls of a conversation, or of an application with a long instruction, send the same ones again and again;
+    each is read once. The younger half moves to the older when it is full."""
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(32)
+        self._young: dict[bytes, tuple[sensitive.Hit, ...]] = {}
+        self._old: dict[bytes, tuple[sensitive.Hit, ...]] = {}
+
+    def reading(self, text: str, beside: str, kinds: frozenset[str], *, again: bool) -> sensitive.Reading:
+        """What stands in a text; the arguments are those of `sensitive.Reading`."""
+        from freehold import sensitive
+
+        if len(text) < _WORTH:
+            return sensitive.Reading(text, beside, kinds, again=again)
+        mark = self._mark(text, beside, kinds, again)
+        known = self._young.get(mark)
+        if known is None and (known := self._old.get(mark)) is not None:
+            self._keep(mark, known)
+        if known is not None:
+            return sensitive.Reading.known(text, known)
+        found = sensitive.Reading(text, beside, kinds, again=again)
+        if (remarks := found.remarks) is not None and len(remarks) <= REMARKS:
+            self._keep(mark, remarks)
+        return found
+
+    def _mark(self, text: str, beside: str, kinds: frozenset[str], again: bool) -> bytes:
+        """What stands for a text, read so: read for something else, or beside something else, it is another."""
+        how = f"{','.join(sorted(kinds))} {again:d} {len(beside)} {beside}"
+        said = (how + text).encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(said, key=self._key, digest_size=16).digest()
+
+    def _keep(self, mark: bytes, hits: tuple[sensitive.Hit, ...]) -> None:
+        self._young[mark] = hits
+        if len(self._young) >= _KNOWN:
+            self._old, self._young = self._young, {}
+
+
+def _read(body: dict[str, Any], found: Rules, memory: _Memory, *, again: bool = False) -> list[_Read]:
     """Every place with a text in it; of those that cannot be read only where that matters."""
     from freehold import sensitive
 
@@ -258,7 +302,7 @@ def _read(body: dict[str, Any], found: Rules, *, again: bool = False) -> list[_R
         if place.form is sensitive.Form.UNREAD:
             read += [_Read(place, None)] if found.unread else []
         else:
-            read.append(_Read(place, sensitive.Reading(place.text, place.beside, kinds, again=again)))
+            read.append(_Read(place, memory.reading(place.text, place.beside, kinds, again=again)))
     return read
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -17,6 +18,7 @@ from freehold.sensitive.hit import Hit, Kind
 from freehold.sensitive.mask import Names, marks, mask
 
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?[0-9][0-9.eE+-]{6,}+')
+_UNREAD: Any = object()
 _DEEPEST = 8  # JSON within JSON; what is deeper is read as it is written
 _QUOTE = str.maketrans('"', "\u201d")  # one within a string would end it for whoever looks for its end
 
@@ -26,17 +28,35 @@ class Reading:
     those that are looked for, and what looks like a placeholder is passed over where ``again`` says that the text was
     masked before."""
 
-    __slots__ = ("_parts", "hits", "text")
+    __slots__ = ("_found", "hits", "text")
 
     def __init__(
         self, text: str, beside: str = "", kinds: Collection[Kind] | None = None, *, again: bool = False, depth: int = 0
     ):
         self.text = text
-        self._parts = _parts(text, kinds, again, depth) if depth < _DEEPEST else None
-        if self._parts is None:
+        self._found = _parts(text, kinds, again, depth) if depth < _DEEPEST else None
+        if self._found is None:
             self.hits = _beside(text, beside, kinds, again)
         else:
-            self.hits = [hit for part in self._parts for hit in part.found()]
+            self.hits = [hit for part in self._found for hit in part.found()]
+
+    @classmethod
+    def known(cls, text: str, hits: tuple[Hit, ...]) -> Reading:
+        """The reading of a text in which just this stands: `remarks` of an earlier one."""
+        made = cls.__new__(cls)
+        made.text, made.hits, made._found = text, list(hits), None if hits else _UNREAD
+        return made
+
+    @property
+    def remarks(self) -> tuple[Hit, ...] | None:
+        """What has to be known of the text to read it no more; None where that is not enough."""
+        return tuple(self.hits) if not self.hits or self._found is None else None
+
+    @property
+    def _parts(self) -> list[_Part] | None:
+        if self._found is _UNREAD:  # nothing is in it, and it is masked all the same, since others of its call are
+            self._found = _parts(self.text, frozenset(), False, 0)
+        return self._found
 
     def masked(self, names: Names, wanted: Collection[Kind], *, literals: bool = True) -> str:
         """The text with a placeholder for each hit of the wanted kinds; see `mask.mask`."""
