@@ -40,7 +40,9 @@ _WAITS = (1.0, 4.0)  # seconds before each further try
 _LONGEST_WAIT = 30.0
 _AGAIN = frozenset({429, 502, 503, 504})  # those of OTLP/HTTP
 _STOP = 2.0  # seconds in which the rest is sent at the end
-_SERVER, _CLIENT, _ERROR = 2, 3, 2  # SpanKind and StatusCode as numbers, as OTLP's JSON has them
+_SERVER, _CLIENT = 2, 3  # SpanKind and, below, StatusCode as numbers, as OTLP's JSON has them
+_FAILED = {"code": 2}
+_Attribute = dict[str, Any] | Raw
 _KINDS = {bool: "boolValue", int: "intValue", float: "doubleValue", str: "stringValue"}
 _PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _OPERATIONS = {
@@ -60,6 +62,20 @@ class Context(Struct, frozen=True):
     trace: str
     parent: str
     sampled: bool
+
+
+class _Span(Struct, rename="camel", omit_defaults=True):
+    """A span as OTLP's JSON has it."""
+
+    trace_id: str
+    span_id: str
+    name: str
+    kind: int
+    start_time_unix_nano: str
+    end_time_unix_nano: str
+    parent_span_id: str = ""
+    attributes: list[_Attribute] = []
+    status: dict[str, int] | None = None
 
 
 class Way(Protocol):
@@ -203,33 +219,33 @@ class Traces:
         self.trouble = why
         return None, again
 
-    def _spans(self, seen: Seen, context: Context) -> list[dict[str, Any]]:
+    def _spans(self, seen: Seen, context: Context) -> list[_Span]:
         """A call's own span, and the model's below it."""
         end = seen.settlement
         first = int(seen.opened_at * 1e9)
         last = first + int(end.total_ms * 1e6)
         path = PATHS[seen.kind]
         server = _span(context, context.parent, f"POST {path}", _SERVER, first, last)
-        server["attributes"] = _of_house(path, end.status, end.error, seen.caller, end.outcome.value) + _attributes(
+        server.attributes = _of_house(path, end.status, end.error, seen.caller, end.outcome.value) + _attributes(
             {
                 "freehold.call.id": seen.id,
                 "freehold.waited_seconds": None if end.waited_ms is None else end.waited_ms / 1000,
             }
         )
         if end.status >= 500:
-            server["status"] = {"code": _ERROR}
+            server.status = _FAILED
         if _spans_of(seen) == 1:
             return [server]
         begins = min(first + int(end.waited_ms * 1e6), last)
         ends = min(begins + int((end.engine_ms or 0.0) * 1e6), last) if end.engine_ms else last
         operation, asked = _OPERATIONS[seen.kind], end.alias or seen.model
-        client = _span(context, server["spanId"], f"{operation} {asked}", _CLIENT, begins, ends)
-        client["attributes"] = self._said(seen, operation, asked)
+        client = _span(context, server.span_id, f"{operation} {asked}", _CLIENT, begins, ends)
+        client.attributes = self._said(seen, operation, asked)
         if end.outcome is not Outcome.ANSWERED:
-            client["status"] = {"code": _ERROR}
+            client.status = _FAILED
         return [server, client]
 
-    def _said(self, seen: Seen, operation: str, asked: str) -> list[Raw]:
+    def _said(self, seen: Seen, operation: str, asked: str) -> list[_Attribute]:
         """What the conventions have of a call to a model."""
         end, place = seen.settlement, self._places.get(seen.upstream)
         is_stream = end.first_token_ms is not None
@@ -251,17 +267,16 @@ def _spans_of(seen: Seen) -> int:
     return 1 if seen.settlement.waited_ms is None or not seen.model else 2
 
 
-def _span(context: Context, parent: str, name: str, kind: int, begins: int, ends: int) -> dict[str, Any]:
+def _span(context: Context, parent: str, name: str, kind: int, begins: int, ends: int) -> _Span:
     """A span without its attributes. 64-bit numbers are text in OTLP's JSON, and ids are in hex."""
-    made = {"traceId": context.trace, "spanId": f"{random.getrandbits(64) or 1:016x}"}
-    made |= {"parentSpanId": parent} if parent else {}
-    return made | {"name": name, "kind": kind, "startTimeUnixNano": str(begins), "endTimeUnixNano": str(ends)}
+    own = f"{random.getrandbits(64) or 1:016x}"
+    return _Span(context.trace, own, name, kind, str(begins), str(ends), parent)
 
 
 @lru_cache(maxsize=1024)  # calls of one caller say the same of this, and of their model
-def _of_house(path: str, status: int, error: str, caller: str, outcome: str) -> list[Raw]:
+def _of_house(path: str, status: int, error: str, caller: str, outcome: str) -> list[_Attribute]:
     """What a call's own span says, but for what it says once."""
-    return _attributes(
+    return _in_json(
         {
             "http.request.method": "POST", "http.route": path, "http.response.status_code": status,
             "error.type": error if status >= 500 else None, "freehold.caller": caller, "freehold.outcome": outcome,
@@ -273,9 +288,9 @@ def _of_house(path: str, status: int, error: str, caller: str, outcome: str) -> 
 def _of_model(
     operation: str, provider: str, asked: str, model: str, digest: str, left: bool, stream: bool, error: str,
     place: Place | None,
-) -> list[Raw]:  # fmt: skip
+) -> list[_Attribute]:  # fmt: skip
     """What a model's span says, but for its counts and times."""
-    return _attributes(
+    return _in_json(
         {
             "gen_ai.operation.name": operation, "gen_ai.provider.name": provider, "gen_ai.request.model": asked,
             "gen_ai.response.model": model, "gen_ai.request.stream": True if stream else None,
@@ -285,15 +300,18 @@ def _of_model(
     )  # fmt: skip
 
 
-def _attributes(values: Mapping[str, Any]) -> list[Raw]:
-    """Attributes as OTLP has them, in JSON, without those that are None."""
-    return [_attribute(name, value) for name, value in values.items() if value is not None]
+def _attributes(values: Mapping[str, Any]) -> list[_Attribute]:
+    """Attributes as OTLP has them, without those that are None."""
+    return [
+        {"key": name, "value": {(kind := _KINDS[type(value)]): str(value) if kind == "intValue" else value}}
+        for name, value in values.items()
+        if value is not None
+    ]
 
 
-def _attribute(name: str, value: Any) -> Raw:
-    kind = _KINDS[type(value)]
-    said = str(value) if kind == "intValue" else value  # OTLP's JSON has numbers of 64 bits as text
-    return Raw(msgspec.json.encode({"key": name, "value": {kind: said}}))
+def _in_json(values: Mapping[str, Any]) -> list[_Attribute]:
+    """The same, in JSON already."""
+    return [Raw(msgspec.json.encode(one)) for one in _attributes(values)]
 
 
 def _provider(upstream: str, place: Place | None) -> str:
