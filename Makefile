@@ -28,11 +28,11 @@ bench-switch: install-test  ## the whole move, timed and with its memory; writes
 	$(BIN)/python examples/tickets/make.py --calls 1450 --seed 7 --mean 0.7 -o examples/tickets/traffic.jsonl
 	$(BIN)/python benchmarks/switch.py --home $(DEMO)
 
-test: install-test     ## set up with the test dependencies, then the whole suite
+test: install-test     ## set up with the test dependencies, then the whole suite; JOBS=1: one file after the other
 	$(BIN)/python -m ruff check src tests docs benchmarks examples fuzz
 	$(BIN)/python -m ruff format --check src tests docs benchmarks examples fuzz
 	$(BIN)/python -m compileall -q src
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadfile --no-loadscope-reorder
 
 bench: install-test    ## compare the request path with others; writes docs/reference/benchmarks.md
 	$(BIN)/python benchmarks/bench.py --rounds $(or $(ROUNDS),5)

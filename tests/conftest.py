@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from harness import MODEL, Running, gguf, serving
+
+# Two workers take a file each, one after the other: the longest first, or one worker is left alone with it at the end.
+LONGEST = ("test_tune_whole", "test_models", "test_adapters", "test_cli", "test_limits", "test_replay", "test_queue")
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads of torch wait for each other by spinning, also where others have work
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; and each test by a name of its own, since workers run one of each name."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    for item in items:
+        if not item.nodeid.endswith(item.name):  # pytest 9.2 leaves out what schemathesis puts behind the name
+            item._id = type(item._id).parse(f"{item.parent.nodeid}::{item.name}")
+    twice = [name for name, times in Counter(item.nodeid for item in items).items() if times > 1]
+    assert not twice, f"Several tests have the name {twice[0]}."
 
 
 @pytest.fixture(scope="session")

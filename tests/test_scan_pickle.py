@@ -325,7 +325,7 @@ PLAIN = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", PLAIN, ids=lambda value: repr(value)[:40])
+@pytest.mark.parametrize("value", PLAIN, ids=lambda value: repr(value).partition(" at 0x")[0][:40])
 def test_plain_data_passes_by_every_protocol(value):
     """From the C pickler, the Python pickler and the optimiser, whatever the file is called."""
     for protocol in range(6):
