@@ -22,6 +22,10 @@ machine at that hour; the ratios, in bold, are to {reference} in the same run. {
 A whole answer has one token, the case in which a gateway weighs most. Freehold asks its engine for a stream even where
 the client wants a whole answer (it can then end the work at once, and knows the count), so it alone is sent
 four events for it. Streams have 31 events.
+
+*Every rule on* is Freehold with all that a house can ask for of each call: a key in a team, both under rates and under
+budgets of tokens and of money, a guard that reads the prompt for every kind, a log line, a trace that is sent to a collector,
+and checkpoints outside; its relay's time counts as the gateway's. The others have none of it.
 """
 
 
