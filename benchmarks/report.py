@@ -24,8 +24,8 @@ the client wants a whole answer (it can then end the work at once, and knows the
 four events for it. Streams have 31 events.
 
 *Every rule on* is Freehold with all that a house can ask for of each call: a key in a team, both under rates and under
-budgets of tokens and of money, a guard that reads the prompt for every kind, a log line, a trace that is sent to a collector,
-and checkpoints outside; its relay's time counts as the gateway's. The others have none of it.
+budgets of tokens and of money, a guard that reads the prompt for every kind, a log line, a trace that is sent to a
+collector, and checkpoints outside; its relay's time counts as the gateway's. The others have none of it.
 """
 
 

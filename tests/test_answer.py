@@ -1,5 +1,7 @@
 """One call, whatever happens on the way: the right answer to the client and exactly one entry in the ledger."""
 
+import asyncio
+import gc
 import json
 import os
 import signal
@@ -7,9 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 from harness import Wire, ask, chat, cli, get, post, serving, until
+
+from freehold.answer import House, answer
+from freehold.errors import RateLimited
+from freehold.types import Caller, Kind, Role
 
 PATHS = {
     "/v1/chat/completions": lambda script: chat(script),
@@ -356,3 +363,47 @@ def test_ask_without_a_server_says_what_to_do(tmp_path):
     """Exit code 2 and one sentence."""
     done = cli("ask", "hi", home=tmp_path)
     assert done.returncode == 2 and "freehold up" in done.stderr and "Traceback" not in done.stderr
+
+
+class Refusing:
+    """A ledger that takes entries, and leases that are never had."""
+
+    settlement = None
+
+    def open(self, call_id, caller, kind):
+        return self
+
+    def settle(self, settlement):
+        pass
+
+    async def begin(self, *call):
+        pass
+
+    on_disk = begin
+
+
+def test_a_refused_call_is_let_go_at_once():
+    """Its error, the error's traceback and the frame do not hold each other, and with them a body of megabytes until
+    Python looks for cycles."""
+
+    class Body:
+        pass
+
+    class Leases:
+        def begin(self, *call):
+            raise RateLimited("Enough.")
+
+    async def call(body):
+        caller = Caller("key_1", "bob", Role.MEMBER)
+        with pytest.raises(RateLimited):
+            await anext(answer(House(Refusing(), Leases(), dict), "req_1", caller, Kind.CHAT, lambda aim: body))
+
+    body = Body()
+    gone = weakref.ref(body)
+    gc.disable()
+    try:
+        asyncio.run(call(body))
+        del body
+        assert gone() is None
+    finally:
+        gc.enable()

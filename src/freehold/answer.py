@@ -146,7 +146,10 @@ async def answer(
         if settlement.outcome is Outcome.ANSWERED:  # as far as is known until the entry is on the disk
             house.observe(tally.seen(call_id, caller, kind, entry.settlement or settlement, traceparent))
     if failure is not None:
-        raise failure
+        try:
+            raise failure
+        finally:
+            failure = None  # or it, its traceback and this frame, with the request, would hold each other
     if tap is not None and tally.outcome is Outcome.ANSWERED:
         tap.keep(call_id)
     if last:

@@ -130,7 +130,8 @@ class Lease:
                 raise self._lacking(whose, account, one, need, at, now)
         self.need = need
         for account in under.accounts:
-            account.hold(self, need)
+            if self in account.in_hand:  # not if it was released meanwhile
+                account.hold(self, need)
         for _, account, one in under.rules:
             if one.tokens_per_minute:
                 until = account.tokens.take(one.tokens_per_minute, need.tokens, now)

@@ -63,7 +63,10 @@ class Observer:
         """A call is over. Neither waits nor raises: whoever looks on is no part of the call."""
         self._over.append(seen)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_GATHER, self._look)
+            try:
+                self._timer = asyncio.get_running_loop().call_later(_GATHER, self._look)
+            except RuntimeError:  # the loop is closing, and comes round no more
+                self._look()
 
     def _look(self) -> None:
         """Look at the calls that are over."""
@@ -103,6 +106,11 @@ class Observer:
             "audit_head": await self._head(),
             "processes": self._processes(),
         }
+
+    def traced(self) -> dict[str, Any] | None:
+        """What status shows of traces; None where there are none."""
+        self._look()
+        return self.traces.facts() if self.traces is not None else None
 
     async def _head(self) -> int | None:
         """The number of the last event; None where it cannot be read."""

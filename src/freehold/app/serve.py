@@ -60,8 +60,6 @@ from freehold.traffic.capture import Capture
 from freehold.types import Answer, Kind, Layer, Manifest, Request, Role
 from freehold.vault import SERVED
 
-_YOUNG = 10_000  # objects made until Python looks for cycles among them: a call makes hundreds, and hardly any cycle
-
 
 def serve(home: Home, settings: Settings, host: Host, *, models: Sequence[Path] = (), engine: str = "llamacpp") -> None:
     """Serve until told to stop: everything that needs the network or may fail comes first, then the seal.
@@ -154,7 +152,6 @@ class _Running:
                     router.admin.is_up = True
                     gc.collect()
                     gc.freeze()  # what is there now stays, and need not be looked through again and again
-                    gc.set_threshold(_YOUNG, 20, 50)
                     self.host.ready(address, self.layers, self.pool.states(), len(self.house.models()))
                     await stop.wait()
                     self.host.stopping()
@@ -193,12 +190,11 @@ class _Running:
         """The tokens that one call may use in all; 0 where an upstream alone knows it."""
         if model.format == REMOTE:
             return 0
-        known = self._contexts.get((model.name, model.digest))
+        base = (self.opened.vault.base(model) if model.is_adapter else None) or model
+        known = self._contexts.get((base.name, base.digest))
         if known is None:
-            vault, settings = self.opened.vault, self.opened.settings
-            base = (vault.base(model) if model.is_adapter else None) or model
-            known = context_of(base, settings.engine_for(base.name))
-            self._contexts[model.name, model.digest] = known
+            known = context_of(base, self.opened.settings.engine_for(base.name))
+            self._contexts[base.name, base.digest] = known
         return known
 
     def _facts(self, address: str) -> dict[str, Any]:
@@ -215,10 +211,9 @@ class _Running:
 
     def _now(self) -> dict[str, Any]:
         """What status shows and changes."""
-        traces = self.observer.traces
         energy = {"counters": self.meter.names, "why": self.meter.why, "idle_joules": self.meter.idle}
         said = {"capture": self.capture.state(), "audit": self.opened.audit.state()}
-        facts = {"guard": self.guard.facts(), "energy": energy, "traces": traces.facts() if traces else None}
+        facts = {"guard": self.guard.facts(), "energy": energy, "traces": self.observer.traced()}
         return self.outside.facts() | msgspec.to_builtins(said) | facts
 
     def _observer(self) -> Observer:

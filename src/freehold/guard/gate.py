@@ -34,8 +34,8 @@ if TYPE_CHECKING:  # some fifty milliseconds that a house without rules need not
 INLINE = 4_000  # characters that are read in the event loop: some 3 ms at worst; see benchmarks/guard.py
 _PIECES = 200  # texts that are read there
 _WORTH = 256  # characters from which on it costs less to know a text again than to read it
-_KNOWN = 8_192  # texts, and up to twice as many, that are known: some 5 MB
-REMARKS = 32  # finds that are remembered of one text
+_KNOWN = 4_096  # texts, and up to twice as many, that are known: some 2 MB as a rule, and 14 at worst
+REMARKS = 16  # finds that are remembered of one text
 _THREADS = 2
 _SHOWN = 5  # finds that an error names
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
@@ -109,9 +109,9 @@ class Guard:
         if found.is_idle:
             return Guarded(request)
         if _is_short(request):
-            return self._pass(found, request)
+            return self._pass(found, request, caller.name)
         self._threads = self._threads or ThreadPoolExecutor(_THREADS, "guard")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._pass, found, request)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._pass, found, request, caller.name)
 
     def recorded(self, sample: Sample) -> Sample:
         """A call as it may be recorded. Raises Unfit where it may not."""
@@ -172,10 +172,10 @@ class Guard:
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
 
-    def _pass(self, found: Rules, request: Request) -> Guarded:
+    def _pass(self, found: Rules, request: Request, caller: str) -> Guarded:
         from freehold import sensitive
 
-        read = _read(request.body, found, self._memory)
+        read = _read(request.body, found, self._memory, caller)
         if any(one.reading is None or one.reading.hits for one in read):
             self._refuse(found, read)
         if not self._count(found, MASK, [kind for one in read for kind in one.kinds if kind in found.masked]):
@@ -206,7 +206,7 @@ class Guard:
     def _record(self, found: Rules, sample: Sample) -> Sample:
         from freehold import sensitive
 
-        read = _read(sample.request, found, self._memory, again=True)
+        read = _read(sample.request, found, self._memory, sample.caller, again=True)
         heard = [one for one in (sample.answer, sample.rerun) if one is not None]
         texts = [text for one in heard for text in (one.text, *(tool.arguments for tool in one.tools))]
         group = sensitive.Reading(sample.group or "", kinds=found.kinds, again=True)
@@ -263,13 +263,16 @@ class _Memory:
         self._young: dict[bytes, tuple[sensitive.Hit, ...]] = {}
         self._old: dict[bytes, tuple[sensitive.Hit, ...]] = {}
 
-    def reading(self, text: str, beside: str, kinds: frozenset[str], *, again: bool) -> sensitive.Reading:
-        """What stands in a text; the arguments are those of `sensitive.Reading`."""
+    def reading(
+        self, caller: str, text: str, beside: str, kinds: frozenset[str], *, again: bool
+    ) -> sensitive.Reading:  # fmt: skip
+        """What stands in a text; the arguments are those of `sensitive.Reading`. Each caller's texts are known for
+        itself: by the time that a call takes nobody learns whether another has sent the same."""
         from freehold import sensitive
 
         if len(text) < _WORTH:
             return sensitive.Reading(text, beside, kinds, again=again)
-        mark = self._mark(text, beside, kinds, again)
+        mark = self._mark(caller, text, beside, kinds, again)
         known = self._young.get(mark)
         if known is None and (known := self._old.get(mark)) is not None:
             self._keep(mark, known)
@@ -280,9 +283,9 @@ class _Memory:
             self._keep(mark, remarks)
         return found
 
-    def _mark(self, text: str, beside: str, kinds: frozenset[str], again: bool) -> bytes:
+    def _mark(self, caller: str, text: str, beside: str, kinds: frozenset[str], again: bool) -> bytes:
         """What stands for a text, read so: read for something else, or beside something else, it is another."""
-        how = f"{','.join(sorted(kinds))} {again:d} {len(beside)} {beside}"
+        how = f"{','.join(sorted(kinds))} {again:d} {len(caller)} {caller} {len(beside)} {beside}"
         said = (how + text).encode("utf-8", "surrogatepass")
         return hashlib.blake2b(said, key=self._key, digest_size=16).digest()
 
@@ -292,7 +295,9 @@ class _Memory:
             self._old, self._young = self._young, {}
 
 
-def _read(body: dict[str, Any], found: Rules, memory: _Memory, *, again: bool = False) -> list[_Read]:
+def _read(
+    body: dict[str, Any], found: Rules, memory: _Memory, caller: str, *, again: bool = False
+) -> list[_Read]:  # fmt: skip
     """Every place with a text in it; of those that cannot be read only where that matters."""
     from freehold import sensitive
 
@@ -302,7 +307,7 @@ def _read(body: dict[str, Any], found: Rules, memory: _Memory, *, again: bool = 
         if place.form is sensitive.Form.UNREAD:
             read += [_Read(place, None)] if found.unread else []
         else:
-            read.append(_Read(place, memory.reading(place.text, place.beside, kinds, again=again)))
+            read.append(_Read(place, memory.reading(caller, place.text, place.beside, kinds, again=again)))
     return read
 
 
