@@ -247,9 +247,9 @@ def test_a_long_request_keeps_nobody_waiting():
     threads = []
 
     class Watched(Guard):
-        def _pass(self, found, request):
+        def _pass(self, found, request, caller):
             threads.append(threading.current_thread())
-            return super()._pass(found, request)
+            return super()._pass(found, request, caller)
 
     async def longest_pause() -> tuple[float, float]:
         guard, worst, done = Watched(MASKING), 0.0, False
