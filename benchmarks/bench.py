@@ -116,8 +116,17 @@ def measure(arguments: argparse.Namespace, chosen: list[who.Contestant], missing
         "tokens": TOKENS,
         "contestants": rows,
         "missing": missing,
-        "decode": None if arguments.no_decode else decode.compare(arguments.rounds, say),
+        "decode": None if arguments.no_decode else second_part(arguments.rounds),
     }
+
+
+def second_part(rounds: int) -> dict | None:
+    """The real engine; None where it does not come up, for what was measured before is not to be lost."""
+    try:
+        return decode.compare(rounds, say)
+    except Exception as reason:  # noqa: BLE001 - whatever it is, it takes nothing from the first part
+        say(f"the real engine: {type(reason).__name__}: {str(reason).strip()[-300:]}")
+        return None
 
 
 def attempt(contestant: who.Contestant, what) -> dict:

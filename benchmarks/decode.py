@@ -19,7 +19,6 @@ import contestants as who
 from freehold import config
 from freehold.engine.dialect import PATHS
 from freehold.engine.llamacpp import LlamaCpp
-from freehold.scan import gguf
 from freehold.types import Kind
 from freehold.vault import Vault
 
@@ -43,6 +42,7 @@ def compare(rounds: int, say) -> dict:
     running = own = None
     try:
         shutil.copytree(who.STARTER_HOME / "vault", folder / "home" / "vault")
+        shutil.copy2(who.STARTER_HOME / "signing-key.pem", folder / "home")  # by which its records are signed
         running = who.Running(folder / "home", env=settings)
         own = OwnEngine(folder, running)
         pairs: dict[int, list[tuple[float, float]]] = {count: [] for count in STREAMS}
@@ -100,12 +100,11 @@ class OwnEngine:
     def __init__(self, folder: Path, running: who.Running):
         vault = Vault(running.home / "vault")
         (model,) = vault.list()
-        header, _ = gguf.scan(vault.blob(model.digest))
         settings = config.EngineSettings(slots=8, context=1024)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._engine = LlamaCpp(model, vault.blob(model.digest), header.metadata, folder, settings, "best")
+        self._engine = LlamaCpp(model, vault.blob(model.digest), vault.record(model).metadata, folder, settings, "best")
         self._do(self._engine.start(lambda: None))
 
     def direct(self, count: int) -> float:
