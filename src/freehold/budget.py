@@ -405,9 +405,4 @@ def month(at: float) -> float:
 
 def scarcest(found: Iterable[Used]) -> Used | None:
     """The limit of which least is left."""
-    best, least = None, math.inf
-    for used in found:
-        left = used.left
-        if best is None or left < least or (left == least and (used.resets_in or 0.0) > (best.resets_in or 0.0)):
-            best, least = used, left
-    return best
+    return min(found, key=lambda used: (used.left, -(used.resets_in or 0.0)), default=None)

@@ -152,8 +152,7 @@ class Seat:
 
     def release(self, ticket: Ticket) -> None:
         """See `Ticket.release`."""
-        if self.line:
-            self.line.leave(ticket)
+        self.line.leave(ticket)
         if ticket in self.holding:
             self.holding.discard(ticket)
             self.used_at = time.monotonic()

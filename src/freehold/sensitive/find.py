@@ -29,7 +29,7 @@ def find(text: str, kinds: Collection[Kind] | None = None) -> list[Hit]:
     left uncovered. The time is linear in the text's length, whatever is in it; no single step takes more than some
     milliseconds.
     """
-    wanted = _EVERY if kinds is None else kinds if isinstance(kinds, frozenset) else frozenset(kinds)
+    wanted = _EVERY if kinds is None else frozenset(kinds)
     if not wanted:
         return []
     return _joined(_whole(text, wanted) if len(text) <= WINDOW + _AHEAD[0] else _windows(text, wanted))
@@ -90,9 +90,6 @@ def _numbers(sheet: Sheet, wanted: frozenset[Kind]) -> Iterator[Hit]:
 
 def _joined(hits: Iterable[Hit]) -> list[Hit]:
     """One hit for each stretch of overlapping ones: the longest's kind, of equals the more certain one's."""
-    hits = list(hits)
-    if not hits:
-        return hits
     joined: list[Hit] = []
     size = 0  # of the longest in the last stretch
     for hit in sorted(hits, key=lambda hit: (hit.start, hit.start - hit.end, RANK[hit.kind])):
